@@ -1,0 +1,36 @@
+# The two libraries, made of every room's objects, and what a program needs to find them: headers,
+# a pkg-config file and a CMake package.
+include(CMakePackageConfigHelpers)
+
+set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
+
+foreach(kind SHARED STATIC)
+  string(TOLOWER ${kind} lower)
+  set(target marco_${lower}_library)
+  add_library(${target} ${kind} ${MARCO_OBJECTS})
+  # The object files carry no language of their own.
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME marco LINKER_LANGUAGE C)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>
+                                              $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(${target} PRIVATE ${MARCO_LIBRARIES})
+endforeach()
+set_target_properties(marco_shared_library PROPERTIES
+  EXPORT_NAME marco VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
+set_target_properties(marco_static_library PROPERTIES EXPORT_NAME marco_static)
+
+set(MARCO_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/marco)
+configure_file(cmake/marco.pc.in marco.pc @ONLY)
+configure_package_config_file(cmake/marcoConfig.cmake.in marcoConfig.cmake
+                              INSTALL_DESTINATION ${MARCO_CMAKE_DIR})
+write_basic_package_version_file(marcoConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+
+install(DIRECTORY include/marco DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES ${CMAKE_BINARY_DIR}/marco.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES ${CMAKE_BINARY_DIR}/marcoConfig.cmake ${CMAKE_BINARY_DIR}/marcoConfigVersion.cmake
+        DESTINATION ${MARCO_CMAKE_DIR})
+# Two export sets: the static library needs its dependencies' development files, the shared doesn't.
+foreach(kind shared static)
+  install(TARGETS marco_${kind}_library EXPORT marco_${kind})
+  install(EXPORT marco_${kind} DESTINATION ${MARCO_CMAKE_DIR} NAMESPACE marco::
+          FILE marco-${kind}.cmake)
+endforeach()

@@ -1,0 +1,431 @@
+/* marco.h - the public interface of libmarco.
+ *
+ * An engine is a loaded model: immutable, shared by threads. A session is one timeline of tokens
+ * with its key/value cache. Everything a program does with a model goes through these two objects.
+ *
+ * Conventions
+ *   - Functions that can fail return a marco_status: MARCO_OK (0) or a negative code. Those taking
+ *     a `marco_error *` (which may be NULL) also fill it with one line a user can act on.
+ *   - Pointers returned through `out` parameters belong to the caller: objects are released with
+ *     their own _close/_free function, plain memory with marco_free().
+ *   - Text is UTF-8. Token ids are int32_t, >= 0 and < the vocabulary's size. Sizes are bytes.
+ *   - The library never prints, exits or aborts, and keeps no mutable global state.
+ */
+#ifndef MARCO_MARCO_H
+#define MARCO_MARCO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define MARCO_API               __attribute__((visibility("default")))
+#define MARCO_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define MARCO_API
+#define MARCO_PRINTF(fmt, args)
+#endif
+
+/* ---- status and errors ------------------------------------------------------------------- */
+
+/* X(name, code, text): the one list of status codes. */
+#define MARCO_STATUS_LIST(X)                                                                       \
+    X(OK, 0, "success")                                                                            \
+    X(ERROR_MEMORY, -1, "out of memory")                                                           \
+    X(ERROR_IO, -2, "input/output error")                                                          \
+    X(ERROR_NOT_FOUND, -3, "not found")                                                            \
+    X(ERROR_FORMAT, -4, "malformed file")                                                          \
+    X(ERROR_UNSUPPORTED, -5, "not supported")                                                      \
+    X(ERROR_ARGUMENT, -6, "invalid argument")                                                      \
+    X(ERROR_CONTEXT, -7, "does not fit the context")                                               \
+    X(ERROR_CANCELLED, -8, "cancelled")                                                            \
+    X(ERROR_SPACE, -9, "no space left on device")                                                  \
+    X(ERROR_EXISTS, -10, "already exists")                                                         \
+    X(ERROR_NUMERIC, -11, "not a finite number")
+
+typedef enum marco_status {
+#define MARCO_STATUS_ENUM(name, code, text) MARCO_##name = (code),
+    MARCO_STATUS_LIST(MARCO_STATUS_ENUM)
+#undef MARCO_STATUS_ENUM
+} marco_status;
+
+/* "MARCO_ERROR_IO" and "input/output error"; static strings, never NULL. */
+MARCO_API const char *marco_status_name(marco_status status);
+MARCO_API const char *marco_status_text(marco_status status);
+
+/* What went wrong, in one line naming the file, the value and the remedy. A function that succeeds
+ * leaves it untouched. */
+typedef struct marco_error {
+    marco_status status;
+    char message[768];
+} marco_error;
+
+/* "0.1.0" */
+MARCO_API const char *marco_version(void);
+
+/* The instruction level in use: "portable", "avx2". MARCO_CPU in the environment lowers it. */
+MARCO_API const char *marco_cpu_level(void);
+
+/* Releases memory that the library handed out as plain memory. NULL is allowed. */
+MARCO_API void marco_free(void *memory);
+
+/* Called from time to time during long work: `done` of `total` units (bytes, or tokens where
+ * `what` says so); total may be 0 when unknown. Returning non-zero cancels the work with
+ * MARCO_ERROR_CANCELLED, leaving nothing half-written. May be called from any one thread, never
+ * from two at once. */
+typedef int (*marco_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
+
+typedef struct marco_progress {
+    marco_progress_fn fn; /* NULL: no reports */
+    void *user;
+} marco_progress;
+
+/* ---- tokenizer --------------------------------------------------------------------------- */
+
+typedef struct marco_tokenizer marco_tokenizer;
+
+enum {
+    /* Recognise added and special tokens in the text, as HF's encode does. Without it such text is
+     * encoded as the plain characters it is made of: what untrusted content needs. */
+    MARCO_ENCODE_SPECIAL = 1,
+    /* Add the beginning-of-sequence token where the checkpoint asks for one. */
+    MARCO_ENCODE_BOS = 2,
+};
+
+/* Opens the tokenizer of a checkpoint: a GGUF file, a Hugging Face folder or a tokenizer.json. */
+MARCO_API marco_status marco_tokenizer_open(const char *path, marco_tokenizer **out,
+                                            marco_error *error);
+MARCO_API void marco_tokenizer_close(marco_tokenizer *tokenizer);
+
+/* Text of `size` bytes to ids. Invalid UTF-8 is encoded byte by byte without loss. *ids is owned
+ * by the caller (marco_free), NULL when *n is 0. Thread-safe. */
+MARCO_API marco_status marco_tokenizer_encode(const marco_tokenizer *tokenizer, const char *text,
+                                              size_t size, unsigned flags, int32_t **ids, size_t *n,
+                                              marco_error *error);
+
+/* Ids to bytes; *text is NUL-terminated and owned by the caller, *size excludes the NUL. With
+ * `special` false special tokens are left out. An id outside the vocabulary is an error. */
+MARCO_API marco_status marco_tokenizer_decode(const marco_tokenizer *tokenizer, const int32_t *ids,
+                                              size_t n, bool special, char **text, size_t *size,
+                                              marco_error *error);
+
+/* Number of ids the tokenizer knows: 1 + the largest. A model's vocabulary may be larger. */
+MARCO_API int32_t marco_tokenizer_size(const marco_tokenizer *tokenizer);
+
+/* The id of a token given its exact text ("<|im_end|>"), or -1. */
+MARCO_API int32_t marco_tokenizer_find(const marco_tokenizer *tokenizer, const char *text);
+
+/* True for ids that control the conversation (special added tokens); false for unknown ids. */
+MARCO_API bool marco_tokenizer_is_special(const marco_tokenizer *tokenizer, int32_t id);
+
+/* Beginning and end of sequence, or -1 where there is none. */
+MARCO_API int32_t marco_tokenizer_bos(const marco_tokenizer *tokenizer);
+MARCO_API int32_t marco_tokenizer_eos(const marco_tokenizer *tokenizer);
+
+/* Streaming detokenization: ids in, whole characters out. */
+typedef struct marco_detokenizer marco_detokenizer;
+
+MARCO_API marco_status marco_detokenizer_create(const marco_tokenizer *tokenizer, bool special,
+                                                marco_detokenizer **out, marco_error *error);
+MARCO_API void marco_detokenizer_close(marco_detokenizer *detokenizer);
+
+/* Adds an id. *text points to the characters completed by it (*size bytes, possibly 0), valid
+ * until the next call on this object. Half a character is held back until it is whole; bytes that
+ * can never become a character come out as U+FFFD. */
+MARCO_API marco_status marco_detokenizer_add(marco_detokenizer *detokenizer, int32_t id,
+                                             const char **text, size_t *size, marco_error *error);
+
+/* What is still held back, as U+FFFD; the object is ready for a new text afterwards. */
+MARCO_API marco_status marco_detokenizer_flush(marco_detokenizer *detokenizer, const char **text,
+                                               size_t *size, marco_error *error);
+
+/* ---- chat -------------------------------------------------------------------------------- */
+
+typedef struct marco_chat_params {
+    /* JSON array of messages as the OpenAI API has them: role, content, tool_calls, ... */
+    const char *messages;
+    /* JSON array of tool definitions, or NULL. */
+    const char *tools;
+    /* End with the header of the assistant's turn, so that the model replies. */
+    bool add_generation_prompt;
+    /* -1 unset, 0 false, 1 true; templates without it ignore it. */
+    int enable_thinking;
+} marco_chat_params;
+
+/* No tools, generation prompt on, thinking unset. */
+MARCO_API marco_chat_params marco_chat_params_default(void);
+
+/* The chat as text, exactly as the checkpoint's own template renders it. MARCO_ERROR_NOT_FOUND
+ * where the checkpoint has no template, MARCO_ERROR_UNSUPPORTED where it is not a known one. */
+MARCO_API marco_status marco_chat_render(const marco_tokenizer *tokenizer,
+                                         const marco_chat_params *params, char **text, size_t *size,
+                                         marco_error *error);
+
+/* The chat as ids: the template's own parts with special tokens, everything a message or a tool
+ * carries as plain text, so that no content can forge a turn. */
+MARCO_API marco_status marco_chat_encode(const marco_tokenizer *tokenizer,
+                                         const marco_chat_params *params, int32_t **ids, size_t *n,
+                                         marco_error *error);
+
+/* Replaces the checkpoint's template: by a known name ("qwen3", "qwen2.5", "smollm2", "chatml"),
+ * or by the text of a template file that is recognised by its content. */
+MARCO_API marco_status marco_tokenizer_set_chat_template(marco_tokenizer *tokenizer,
+                                                         const char *name_or_text,
+                                                         marco_error *error);
+
+/* The known name of the template in use, or NULL where there is none or it was not recognised. */
+MARCO_API const char *marco_tokenizer_chat_template(const marco_tokenizer *tokenizer);
+
+/* ---- engine ------------------------------------------------------------------------------ */
+
+typedef struct marco_engine marco_engine;
+
+typedef enum marco_compute {
+    MARCO_COMPUTE_AUTO = 0, /* the fastest path for the weights' types, F16 KV cache */
+    MARCO_COMPUTE_F32 = 1,  /* the reference: dequantised weights, F32 throughout */
+} marco_compute;
+
+typedef struct marco_engine_params {
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
+    marco_compute compute;
+    const char *chat_template; /* see marco_tokenizer_set_chat_template; NULL: the checkpoint's */
+    marco_progress progress;   /* bytes of weights read */
+} marco_engine_params;
+
+MARCO_API marco_engine_params marco_engine_params_default(void);
+
+typedef struct marco_model_info {
+    const char *architecture; /* "qwen3moe", "qwen3", "llama", "mixtral" */
+    const char *name;         /* the checkpoint's own, or its file name */
+    const char *provenance;   /* a sentence by the program that made the weights ("random weights
+                                 ..."), or NULL */
+    const char *weight_types; /* "Q8_0, F32": the types in use, most bytes first */
+    int32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim;
+    int32_t n_experts, n_experts_used; /* 0 for a dense model */
+    int32_t expert_dim, ffn_dim;       /* 0 where the model has no such layer */
+    int32_t n_vocab;
+    int32_t n_ctx_train; /* the context the model was made for, tokens */
+    int64_t total_params, active_params;
+    uint64_t weight_bytes;       /* in memory */
+    uint64_t bytes_per_token;    /* weights read to decode one token */
+    uint64_t kv_bytes_per_token; /* growth of the KV cache per token of context */
+    int32_t threads;             /* in use */
+} marco_model_info;
+
+/* Loads a model: a GGUF file or a Hugging Face folder. */
+MARCO_API marco_status marco_engine_open(const char *path, const marco_engine_params *params,
+                                         marco_engine **out, marco_error *error);
+
+/* All sessions must be closed before. */
+MARCO_API void marco_engine_close(marco_engine *engine);
+
+/* Both live as long as the engine. */
+MARCO_API const marco_model_info *marco_engine_info(const marco_engine *engine);
+MARCO_API const marco_tokenizer *marco_engine_tokenizer(const marco_engine *engine);
+
+/* ---- session ----------------------------------------------------------------------------- */
+
+typedef struct marco_session marco_session;
+
+typedef struct marco_session_params {
+    int32_t n_ctx;           /* tokens the session can hold; 0: what the model was made for */
+    int32_t chunk;           /* tokens per forward pass; 0: 512. No effect on any result. */
+    marco_progress progress; /* tokens of a long prompt processed */
+} marco_session_params;
+
+MARCO_API marco_session_params marco_session_params_default(void);
+
+/* The KV cache grows with use; nothing is allocated for context that is never reached. */
+MARCO_API marco_status marco_session_create(marco_engine *engine,
+                                            const marco_session_params *params, marco_session **out,
+                                            marco_error *error);
+MARCO_API void marco_session_close(marco_session *session);
+
+/* Appends n >= 1 ids and computes the logits after the last one. On error the session keeps the
+ * tokens it had before, without their logits. One thread at a time per session; several sessions of
+ * an engine take turns. */
+MARCO_API marco_status marco_session_eval(marco_session *session, const int32_t *ids, size_t n,
+                                          marco_error *error);
+
+/* Logits of every position: called in order with position 0 .. and its logits [n_vocab], valid
+ * during the call. Non-zero cancels. */
+typedef int (*marco_logits_fn)(void *user, int64_t position, const float *logits);
+
+MARCO_API marco_status marco_session_eval_each(marco_session *session, const int32_t *ids, size_t n,
+                                               marco_logits_fn fn, void *user, marco_error *error);
+
+/* Logits after the last token, [n_vocab]; NULL before the first eval or after a truncation. Valid
+ * until the next call on this session. */
+MARCO_API const float *marco_session_logits(const marco_session *session);
+
+/* The ids of this session so far, valid until the next call on it. */
+MARCO_API const int32_t *marco_session_tokens(const marco_session *session, size_t *n);
+
+/* Forgets all but the first n tokens. n may not exceed the session's length. */
+MARCO_API marco_status marco_session_truncate(marco_session *session, size_t n);
+
+/* Tokens that fit. */
+MARCO_API int32_t marco_session_context(const marco_session *session);
+
+/* Bytes now held by the KV cache. */
+MARCO_API uint64_t marco_session_kv_bytes(const marco_session *session);
+
+/* ---- sampling and generation ------------------------------------------------------------- */
+
+typedef struct marco_logit_bias {
+    int32_t id;
+    float bias; /* added to the logit */
+} marco_logit_bias;
+
+/* Applied in this order: bias, penalties, temperature, top-k, top-p, min-p. */
+typedef struct marco_sampling {
+    float temperature;        /* 0: greedy (the lowest id wins a tie) */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* (0, 1]; 1: off */
+    float min_p;              /* [0, 1); 0: off */
+    float repetition_penalty; /* > 0; 1: off (CTRL, arXiv 1909.05858), prompt and reply */
+    float presence_penalty;   /* [-2, 2]; 0: off, reply only, as in the OpenAI API */
+    float frequency_penalty;  /* [-2, 2]; 0: off, reply only */
+    uint64_t seed;
+    const marco_logit_bias *logit_bias; /* [n_logit_bias], must outlive the sampler */
+    size_t n_logit_bias;
+} marco_sampling;
+
+/* What the checkpoint's generation_config asks for; greedy where it asks for nothing. */
+MARCO_API marco_sampling marco_engine_sampling(const marco_engine *engine);
+
+typedef struct marco_sampler marco_sampler;
+
+/* Values out of range are refused by name. */
+MARCO_API marco_status marco_sampler_create(const marco_sampling *sampling, int32_t n_vocab,
+                                            marco_sampler **out, marco_error *error);
+MARCO_API void marco_sampler_close(marco_sampler *sampler);
+
+/* Tells the sampler of a token for the penalties; `reply` is false for those of the prompt. */
+MARCO_API marco_status marco_sampler_accept(marco_sampler *sampler, int32_t id, bool reply);
+
+/* Picks the next id from logits [n_vocab]. MARCO_ERROR_NUMERIC where they are NaN. The same
+ * sampling, history and logits give the same id. */
+MARCO_API marco_status marco_sampler_pick(marco_sampler *sampler, const float *logits, int32_t *id,
+                                          marco_error *error);
+
+typedef enum marco_finish {
+    MARCO_FINISH_STOP = 0,   /* end of text, or a stop string */
+    MARCO_FINISH_LENGTH = 1, /* max_tokens reached, or the context is full */
+    MARCO_FINISH_CANCELLED = 2,
+} marco_finish;
+
+/* A piece of the reply: whole characters. Non-zero stops the reply. */
+typedef int (*marco_text_fn)(void *user, const char *text, size_t size);
+
+typedef struct marco_generation {
+    int32_t max_tokens; /* < 0: until the context is full */
+    marco_sampling sampling;
+    const char *const *stop; /* [n_stop] strings ending the reply, themselves left out */
+    size_t n_stop;
+    bool ignore_eos;
+    bool special; /* show special tokens in the text */
+    marco_text_fn on_text;
+    void *user;
+} marco_generation;
+
+/* The checkpoint's sampling, until end of text. */
+MARCO_API marco_generation marco_generation_default(const marco_engine *engine);
+
+typedef struct marco_generation_stats {
+    marco_finish finish;
+    size_t n_prompt, n_reply; /* tokens; the reply's include the end-of-text token */
+    double prefill_seconds, decode_seconds;
+    size_t n_decoded; /* forward passes in decode_seconds */
+} marco_generation_stats;
+
+/* Feeds the prompt's ids and generates a reply, streaming it through on_text. The reply's tokens
+ * but the last stay in the session. An empty prompt on an empty session is an error. stats may be
+ * NULL. */
+MARCO_API marco_status marco_session_generate(marco_session *session, const int32_t *ids, size_t n,
+                                              const marco_generation *generation,
+                                              marco_generation_stats *stats, marco_error *error);
+
+/* ---- working on checkpoints -------------------------------------------------------------- */
+
+/* Everything about a checkpoint as a JSON object, without loading its weights. Documented in
+ * docs/inspect.md. */
+MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error *error);
+
+/* The output of the next three: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
+ * folder. It appears whole or not at all; an existing one is refused unless `overwrite`. */
+
+typedef struct marco_convert_params {
+    const char *type; /* "F32", "F16", "BF16", "Q8_0", ... for the matrices; NULL: keep */
+    bool overwrite;
+    int32_t threads;
+    marco_progress progress;
+} marco_convert_params;
+
+MARCO_API marco_convert_params marco_convert_params_default(void);
+MARCO_API marco_status marco_convert(const char *from, const char *to,
+                                     const marco_convert_params *params, marco_error *error);
+
+typedef struct marco_synth_params {
+    const char *type;      /* NULL: Q8_0 for GGUF, BF16 for a folder */
+    uint64_t seed;         /* same seed, same bytes */
+    int32_t layers;        /* 0: the shape's */
+    const char *tokenizer; /* a checkpoint or tokenizer.json to take it from; NULL: 256 bytes */
+    bool overwrite;
+    int32_t threads;
+    marco_progress progress;
+} marco_synth_params;
+
+MARCO_API marco_synth_params marco_synth_params_default(void);
+
+/* Writes random weights in a named shape. */
+MARCO_API marco_status marco_synth(const char *shape, const char *to,
+                                   const marco_synth_params *params, marco_error *error);
+
+/* The i-th shape's name and a one-line description, or NULL past the last. */
+MARCO_API const char *marco_synth_shape(size_t i, const char **description);
+
+typedef enum marco_upcycle_scale {
+    MARCO_SCALE_CUBE_ROOT = 0, /* gate, up and down by N^(1/3) each */
+    MARCO_SCALE_DOWN = 1,      /* down by N: exact */
+    MARCO_SCALE_NONE = 2,
+} marco_upcycle_scale;
+
+typedef enum marco_upcycle_router {
+    MARCO_ROUTER_NORMAL = 0,        /* N(0, 0.02) */
+    MARCO_ROUTER_VIRTUAL_GROUP = 1, /* E/N rows, each repeated N times in a row */
+} marco_upcycle_router;
+
+typedef struct marco_upcycle_params {
+    int32_t n_experts;  /* a multiple of the slices N = ffn_dim / expert_dim */
+    int32_t expert_dim; /* divides the parent's ffn_dim */
+    int32_t top_k;      /* 1 to n_experts */
+    marco_upcycle_scale scale;
+    double drop;      /* ratio of the intermediate dimension re-initialised, [0, 1] */
+    bool drop_shared; /* the same indices for gate, up and down */
+    marco_upcycle_router router;
+    const char *type; /* of the written matrices; NULL: the parent's where possible */
+    uint64_t seed;    /* same seed, same bytes */
+    bool overwrite;
+    int32_t threads;
+    marco_progress progress;
+} marco_upcycle_params;
+
+/* Drop 0.5 per matrix, cube-root scale, normal router; experts and dims 0 (to be set). */
+MARCO_API marco_upcycle_params marco_upcycle_params_default(void);
+
+/* Fills in a preset: "marco-mini", "marco-nano". False where there is none of that name. */
+MARCO_API bool marco_upcycle_preset(marco_upcycle_params *params, const char *name);
+
+/* Cuts a dense qwen3 or llama checkpoint into a mixture of experts. */
+MARCO_API marco_status marco_upcycle(const char *from, const char *to,
+                                     const marco_upcycle_params *params, marco_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

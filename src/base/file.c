@@ -1,0 +1,161 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+marco_status base_file_open(const char *path, base_file **out, marco_error *error)
+{
+    marco_status status;
+    struct stat st;
+    base_file *file = base_calloc(1, sizeof *file);
+    if (!file)
+        return base_fail_memory(error, sizeof *file, path);
+    file->path = base_strdup(path);
+    file->fd = -1;
+    if (!file->path) {
+        status = base_fail_memory(error, strlen(path), path);
+        goto fail;
+    }
+    /* O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it. */
+    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file->fd < 0 || fstat(file->fd, &st) != 0) {
+        status = base_fail_errno(error, errno, "cannot open", path);
+        goto fail;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        status = base_fail(error, MARCO_ERROR_ARGUMENT, "%s: not a regular file", path);
+        goto fail;
+    }
+    file->size = (uint64_t)st.st_size;
+    *out = file;
+    return MARCO_OK;
+fail:
+    base_file_close(file);
+    return status;
+}
+
+void base_file_close(base_file *file)
+{
+    if (!file)
+        return;
+    if (file->fd >= 0)
+        close(file->fd);
+    base_free(file->path);
+    base_free(file);
+}
+
+marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer, size_t size,
+                            marco_error *error)
+{
+    uint64_t end;
+    if (!base_add_u64(offset, size, &end) || end > file->size)
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "%s: data at byte %llu (%zu bytes) lies past the end of the file (%llu "
+                         "bytes); is the download complete?",
+                         file->path, (unsigned long long)offset, size,
+                         (unsigned long long)file->size);
+    char *at = buffer;
+    while (size) {
+        ssize_t n = pread(file->fd, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return base_fail_errno(error, errno, "cannot read", file->path);
+        if (n == 0)
+            return base_fail(error, MARCO_ERROR_IO,
+                             "%s: ended at byte %llu although it had %llu bytes when opened; "
+                             "something shortened it while it was read",
+                             file->path, (unsigned long long)offset,
+                             (unsigned long long)file->size);
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return MARCO_OK;
+}
+
+void base_file_drop_cache(const base_file *file)
+{
+    posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+marco_status base_file_slurp(const char *path, size_t limit, char **data, size_t *size,
+                             marco_error *error)
+{
+    base_file *file;
+    char *buffer = NULL;
+    marco_status status = base_file_open(path, &file, error);
+    if (status)
+        return status;
+    if (file->size > limit) {
+        status = base_fail(error, MARCO_ERROR_FORMAT, "%s: %llu bytes, more than the %zu allowed",
+                           path, (unsigned long long)file->size, limit);
+        goto done;
+    }
+    size_t n = (size_t)file->size;
+    buffer = base_alloc(n + 1);
+    if (!buffer) {
+        status = base_fail_memory(error, n, path);
+        goto done;
+    }
+    status = base_file_read(file, 0, buffer, n, error);
+    if (status)
+        goto done;
+    buffer[n] = '\0';
+    *data = buffer;
+    *size = n;
+    buffer = NULL;
+done:
+    base_free(buffer);
+    base_file_close(file);
+    return status;
+}
+
+bool base_is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool base_exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+char *base_path_join(const char *folder, const char *name)
+{
+    size_t a = strlen(folder), b = strlen(name);
+    while (a > 1 && folder[a - 1] == '/')
+        a--;
+    char *path = base_alloc(a + b + 2);
+    if (path) {
+        memcpy(path, folder, a);
+        path[a] = '/';
+        memcpy(path + a + 1, name, b + 1);
+    }
+    return path;
+}
+
+const char *base_path_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+bool base_path_is_plain(const char *name)
+{
+    return name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+bool base_has_suffix(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), m = strlen(suffix);
+    return n >= m && strcmp(path + n - m, suffix) == 0;
+}

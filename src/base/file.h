@@ -1,0 +1,48 @@
+/* Reading: files checked against their real length, read by position from any thread. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "marco/marco.h"
+
+typedef struct base_file {
+    char *path;
+    uint64_t size; /* bytes, when opened */
+    int fd;
+} base_file;
+
+/* Regular files only. */
+marco_status base_file_open(const char *path, base_file **out, marco_error *error);
+void base_file_close(base_file *file);
+
+/* Exactly `size` bytes at `offset`. Fails where the file ends before (it shrank, or the caller
+ * did not check). Thread-safe. */
+marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer, size_t size,
+                            marco_error *error);
+
+/* Tells the kernel that the pages read so far will not be needed again. */
+void base_file_drop_cache(const base_file *file);
+
+/* A whole file of at most `limit` bytes, NUL-terminated. */
+marco_status base_file_slurp(const char *path, size_t limit, char **data, size_t *size,
+                             marco_error *error);
+
+bool base_is_folder(const char *path);
+bool base_exists(const char *path);
+
+/* "folder/name"; NULL when out of memory. */
+char *base_path_join(const char *folder, const char *name);
+
+/* The last part of a path, without copying. */
+const char *base_path_name(const char *path);
+
+/* True where `name` is a plain file name: not empty, no '/', no NUL, not "." or "..". */
+bool base_path_is_plain(const char *name);
+
+/* True where path ends in `suffix`. */
+bool base_has_suffix(const char *path, const char *suffix);
+
+#endif

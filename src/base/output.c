@@ -1,0 +1,378 @@
+#include "base/output.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+
+enum { BUFFER_BYTES = 1 << 20 };
+
+struct base_output {
+    char *path;      /* final name */
+    char *temporary; /* name while it is written */
+    char *buffer;    /* [BUFFER_BYTES] of small writes not yet in the file */
+    size_t buffered;
+    uint64_t size;
+    int fd;
+    bool overwrite;
+};
+
+/* "folder/.name.tmp-PID-K": beside the final name, so that the rename stays in one file system;
+ * hidden, so that no pattern picks up half a file. */
+static char *temporary_name(const char *path, unsigned k)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    size_t name = length;
+    while (name > 0 && path[name - 1] != '/')
+        name--;
+    size_t capacity = length + 48;
+    char *out = base_alloc(capacity);
+    if (out)
+        snprintf(out, capacity, "%.*s.%.*s.tmp-%ld-%u", (int)name, path, (int)(length - name),
+                 path + name, (long)getpid(), k);
+    return out;
+}
+
+/* The folder that holds a path, for fsync. */
+static marco_status sync_parent(const char *path, marco_error *error)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent =
+        slash ? base_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : base_strdup(".");
+    if (!parent)
+        return base_fail_memory(error, strlen(path), path);
+    marco_status status = MARCO_OK;
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Some file systems cannot fsync a folder (EINVAL): there is nothing more to do then. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        status = base_fail_errno(error, errno, "cannot make the new name durable in", parent);
+    if (fd >= 0)
+        close(fd);
+    base_free(parent);
+    return status;
+}
+
+static marco_status fail_exists(const char *path, marco_error *error)
+{
+    return base_fail(error, MARCO_ERROR_EXISTS,
+                     "%s already exists; remove it or ask to overwrite it", path);
+}
+
+marco_status base_output_create(const char *path, bool overwrite, base_output **out,
+                                marco_error *error)
+{
+    marco_status status;
+    if (!path[0] || base_has_suffix(path, "/"))
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "'%s' cannot be the name of a file", path);
+    if (base_exists(path)) {
+        if (base_is_folder(path))
+            return base_fail(error, MARCO_ERROR_EXISTS, "%s is a folder, not a file to write",
+                             path);
+        if (!overwrite)
+            return fail_exists(path, error);
+    }
+    base_output *output = base_calloc(1, sizeof *output);
+    if (!output)
+        return base_fail_memory(error, sizeof *output, path);
+    output->fd = -1;
+    output->overwrite = overwrite;
+    output->path = base_strdup(path);
+    output->buffer = base_alloc(BUFFER_BYTES);
+    if (!output->path || !output->buffer) {
+        status = base_fail_memory(error, BUFFER_BYTES, path);
+        goto fail;
+    }
+    for (unsigned k = 0; output->fd < 0; k++) {
+        base_free(output->temporary);
+        output->temporary = temporary_name(path, k);
+        if (!output->temporary) {
+            status = base_fail_memory(error, strlen(path), path);
+            goto fail;
+        }
+        output->fd = open(output->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (output->fd < 0 && (errno != EEXIST || k > 1000)) {
+            status = base_fail_errno(error, errno, "cannot write", path);
+            base_free(output->temporary);
+            output->temporary = NULL;
+            goto fail;
+        }
+    }
+    *out = output;
+    return MARCO_OK;
+fail:
+    base_output_abort(output);
+    return status;
+}
+
+static marco_status write_all(base_output *output, const char *data, size_t size,
+                              marco_error *error)
+{
+    while (size) {
+        ssize_t n = write(output->fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return base_fail_errno(error, errno, "cannot write", output->path);
+        data += n;
+        size -= (size_t)n;
+    }
+    return MARCO_OK;
+}
+
+static marco_status flush(base_output *output, marco_error *error)
+{
+    marco_status status = write_all(output, output->buffer, output->buffered, error);
+    output->buffered = 0;
+    return status;
+}
+
+marco_status base_output_write(base_output *output, const void *data, size_t size,
+                               marco_error *error)
+{
+    marco_status status = MARCO_OK;
+    if (output->buffered + size > BUFFER_BYTES)
+        status = flush(output, error);
+    if (!status && size >= BUFFER_BYTES)
+        status = write_all(output, data, size, error);
+    else if (!status && size) {
+        memcpy(output->buffer + output->buffered, data, size);
+        output->buffered += size;
+    }
+    if (!status)
+        output->size += size;
+    return status;
+}
+
+marco_status base_output_align(base_output *output, size_t alignment, marco_error *error)
+{
+    static const char zeros[256];
+    size_t missing = (size_t)(-output->size & (alignment - 1));
+    while (missing) {
+        size_t n = missing < sizeof zeros ? missing : sizeof zeros;
+        marco_status status = base_output_write(output, zeros, n, error);
+        if (status)
+            return status;
+        missing -= n;
+    }
+    return MARCO_OK;
+}
+
+uint64_t base_output_tell(const base_output *output)
+{
+    return output->size;
+}
+
+/* rename(2), which replaces, or link(2) + unlink(2), which does not: what was refused at the start
+ * must not be lost because it appeared in between. */
+static int publish(const base_output *output)
+{
+    if (output->overwrite)
+        return rename(output->temporary, output->path);
+    if (link(output->temporary, output->path) == 0)
+        return unlink(output->temporary);
+    if (errno == EEXIST)
+        return -1;
+    /* A file system without hard links. */
+    return rename(output->temporary, output->path);
+}
+
+marco_status base_output_commit(base_output *output, marco_error *error)
+{
+    marco_status status = flush(output, error);
+    if (!status && fsync(output->fd) != 0)
+        status = base_fail_errno(error, errno, "cannot write", output->path);
+    if (!status && close(output->fd) != 0)
+        status = base_fail_errno(error, errno, "cannot write", output->path);
+    if (!status) {
+        output->fd = -1;
+        if (publish(output) != 0)
+            status = errno == EEXIST ? fail_exists(output->path, error)
+                                     : base_fail_errno(error, errno, "cannot write", output->path);
+    }
+    if (!status) {
+        base_free(output->temporary);
+        output->temporary = NULL;
+        status = sync_parent(output->path, error);
+    }
+    base_output_abort(output);
+    return status;
+}
+
+void base_output_abort(base_output *output)
+{
+    if (!output)
+        return;
+    if (output->fd >= 0)
+        close(output->fd);
+    if (output->temporary)
+        unlink(output->temporary);
+    base_free(output->temporary);
+    base_free(output->path);
+    base_free(output->buffer);
+    base_free(output);
+}
+
+/* ---- folders ------------------------------------------------------------------------------- */
+
+struct base_folder {
+    char *path;
+    char *temporary;
+    bool made; /* the temporary folder exists */
+};
+
+/* Names that a checkpoint's folder may hold; anything else is somebody's and is not deleted. */
+static bool is_checkpoint_file(const char *name)
+{
+    static const char *const suffixes[] = {".safetensors", ".json", ".jinja", ".txt", ".md"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+        if (base_has_suffix(name, suffixes[i]))
+            return true;
+    return false;
+}
+
+typedef enum { CHECK_ONLY, REMOVE } visit_mode;
+
+/* Looks at (or removes) every file of a flat folder. False with the name of the first entry that
+ * is not ours to remove. */
+static bool visit_folder(const char *path, visit_mode mode, char *offender, size_t capacity)
+{
+    DIR *dir = opendir(path);
+    bool fine = dir != NULL;
+    for (struct dirent *entry; fine && (entry = readdir(dir));) {
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        if (mode == REMOVE) {
+            unlinkat(dirfd(dir), name, 0);
+            continue;
+        }
+        struct stat st;
+        fine = is_checkpoint_file(name) &&
+               fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+        if (!fine)
+            snprintf(offender, capacity, "%s", name);
+    }
+    if (dir)
+        closedir(dir);
+    return fine;
+}
+
+static void remove_folder(const char *path)
+{
+    visit_folder(path, REMOVE, NULL, 0);
+    rmdir(path);
+}
+
+marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,
+                                marco_error *error)
+{
+    marco_status status;
+    if (!path[0])
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "the name of a folder to write is empty");
+    if (base_exists(path)) {
+        char offender[256] = "";
+        if (!overwrite)
+            return fail_exists(path, error);
+        if (!base_is_folder(path))
+            return base_fail(error, MARCO_ERROR_EXISTS, "%s is a file, not a folder to write",
+                             path);
+        if (!visit_folder(path, CHECK_ONLY, offender, sizeof offender))
+            return base_fail(error, MARCO_ERROR_EXISTS,
+                             "%s holds '%s', which is no part of a checkpoint; not overwritten",
+                             path, offender);
+    }
+    base_folder *folder = base_calloc(1, sizeof *folder);
+    if (!folder)
+        return base_fail_memory(error, sizeof *folder, path);
+    folder->path = base_strdup(path);
+    if (!folder->path) {
+        status = base_fail_memory(error, strlen(path), path);
+        goto fail;
+    }
+    for (size_t n = strlen(path); n > 1 && folder->path[n - 1] == '/'; n--)
+        folder->path[n - 1] = '\0';
+    for (unsigned k = 0; !folder->made; k++) {
+        base_free(folder->temporary);
+        folder->temporary = temporary_name(path, k);
+        if (!folder->temporary) {
+            status = base_fail_memory(error, strlen(path), path);
+            goto fail;
+        }
+        folder->made = mkdir(folder->temporary, 0777) == 0;
+        if (!folder->made && (errno != EEXIST || k > 1000)) {
+            status = base_fail_errno(error, errno, "cannot make the folder", path);
+            goto fail;
+        }
+    }
+    *out = folder;
+    return MARCO_OK;
+fail:
+    base_folder_abort(folder);
+    return status;
+}
+
+const char *base_folder_path(const base_folder *folder)
+{
+    return folder->temporary;
+}
+
+/* An existing folder is moved aside first and removed last, so that at no moment less than one
+ * whole checkpoint is on disk. */
+static marco_status replace_folder(base_folder *folder, marco_error *error)
+{
+    char *aside = temporary_name(folder->path, 2000);
+    if (!aside)
+        return base_fail_memory(error, strlen(folder->path), folder->path);
+    marco_status status = MARCO_OK;
+    if (rename(folder->path, aside) != 0) {
+        status = base_fail_errno(error, errno, "cannot replace", folder->path);
+    } else if (rename(folder->temporary, folder->path) != 0) {
+        status = base_fail_errno(error, errno, "cannot replace", folder->path);
+        rename(aside, folder->path);
+    } else {
+        folder->made = false;
+        remove_folder(aside);
+    }
+    base_free(aside);
+    return status;
+}
+
+marco_status base_folder_commit(base_folder *folder, marco_error *error)
+{
+    marco_status status = MARCO_OK;
+    int fd = open(folder->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        status = base_fail_errno(error, errno, "cannot write", folder->path);
+    if (fd >= 0)
+        close(fd);
+    if (!status && base_exists(folder->path))
+        status = replace_folder(folder, error);
+    else if (!status && rename(folder->temporary, folder->path) != 0)
+        status = base_fail_errno(error, errno, "cannot write", folder->path);
+    if (!status) {
+        folder->made = false;
+        status = sync_parent(folder->path, error);
+    }
+    base_folder_abort(folder);
+    return status;
+}
+
+void base_folder_abort(base_folder *folder)
+{
+    if (!folder)
+        return;
+    if (folder->made)
+        remove_folder(folder->temporary);
+    base_free(folder->temporary);
+    base_free(folder->path);
+    base_free(folder);
+}
