@@ -42,8 +42,9 @@ static char *temporary_name(const char *path, unsigned k)
     return out;
 }
 
-/* The folder that holds a path, for fsync. */
-static marco_status sync_parent(const char *path, marco_error *error)
+/* Opens the folder that holds a path, for making a new name in it durable. Done before the name
+ * is given, since after that nothing may fail any more. */
+static marco_status open_parent(const char *path, int *fd, marco_error *error)
 {
     const char *slash = strrchr(path, '/');
     char *parent =
@@ -51,12 +52,9 @@ static marco_status sync_parent(const char *path, marco_error *error)
     if (!parent)
         return base_fail_memory(error, strlen(path), path);
     marco_status status = MARCO_OK;
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* Some file systems cannot fsync a folder (EINVAL): there is nothing more to do then. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        status = base_fail_errno(error, errno, "cannot make the new name durable in", parent);
-    if (fd >= 0)
-        close(fd);
+    *fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        status = base_fail_errno(error, errno, "cannot open the folder", parent);
     base_free(parent);
     return status;
 }
@@ -187,6 +185,7 @@ static int publish(const base_output *output)
 
 marco_status base_output_commit(base_output *output, marco_error *error)
 {
+    int parent = -1;
     marco_status status = flush(output, error);
     if (!status && fsync(output->fd) != 0)
         status = base_fail_errno(error, errno, "cannot write", output->path);
@@ -194,15 +193,18 @@ marco_status base_output_commit(base_output *output, marco_error *error)
         status = base_fail_errno(error, errno, "cannot write", output->path);
     if (!status) {
         output->fd = -1;
-        if (publish(output) != 0)
-            status = errno == EEXIST ? fail_exists(output->path, error)
-                                     : base_fail_errno(error, errno, "cannot write", output->path);
+        status = open_parent(output->path, &parent, error);
     }
+    if (!status && publish(output) != 0)
+        status = errno == EEXIST ? fail_exists(output->path, error)
+                                 : base_fail_errno(error, errno, "cannot write", output->path);
     if (!status) {
         base_free(output->temporary);
         output->temporary = NULL;
-        status = sync_parent(output->path, error);
+        fsync(parent); /* some file systems refuse it for folders; there is nothing more to do */
     }
+    if (parent >= 0)
+        close(parent);
     base_output_abort(output);
     return status;
 }
@@ -348,9 +350,10 @@ static marco_status replace_folder(base_folder *folder, marco_error *error)
 
 marco_status base_folder_commit(base_folder *folder, marco_error *error)
 {
-    marco_status status = MARCO_OK;
+    int parent = -1;
+    marco_status status = open_parent(folder->path, &parent, error);
     int fd = open(folder->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+    if (!status && (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)))
         status = base_fail_errno(error, errno, "cannot write", folder->path);
     if (fd >= 0)
         close(fd);
@@ -360,8 +363,10 @@ marco_status base_folder_commit(base_folder *folder, marco_error *error)
         status = base_fail_errno(error, errno, "cannot write", folder->path);
     if (!status) {
         folder->made = false;
-        status = sync_parent(folder->path, error);
+        fsync(parent);
     }
+    if (parent >= 0)
+        close(parent);
     base_folder_abort(folder);
     return status;
 }

@@ -17,43 +17,21 @@
 #include "base/output.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "scratch.h"
 
-static char folder[64];
+static scratch place;
 
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/marco-test-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
+    return scratch_create(&place) ? 0 : -1;
 }
 
 static int remove_folder(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[16][256];
-    static unsigned turn;
-    char *p = path[turn++ % 16];
-    snprintf(p, 256, "%s/%s", folder, name);
-    return p;
-}
-
-static int count_entries(void)
-{
-    char command[128];
-    int n = -1;
-    snprintf(command, sizeof command, "ls -A '%s' | wc -l", folder);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    assert_int_equal(fscanf(pipe, "%d", &n), 1);
-    pclose(pipe);
-    return n;
+    scratch_remove(&place);
+    return 0;
 }
 
 /* ---- errors and text ----------------------------------------------------------------------- */
@@ -212,7 +190,7 @@ static void put(const char *path, const char *text)
 static void files_are_read_within_their_length(void **state)
 {
     (void)state;
-    const char *path = in_folder("data");
+    const char *path = scratch_path(&place, "data");
     base_file *file;
     marco_error error;
     char buffer[16];
@@ -226,8 +204,9 @@ static void files_are_read_within_their_length(void **state)
     assert_int_equal(base_file_read(file, 4, buffer, 6, &error), MARCO_ERROR_IO);
     assert_non_null(strstr(error.message, "shortened"));
     base_file_close(file);
-    assert_int_equal(base_file_open(in_folder("none"), &file, &error), MARCO_ERROR_NOT_FOUND);
-    assert_int_equal(base_file_open(folder, &file, &error), MARCO_ERROR_ARGUMENT);
+    assert_int_equal(base_file_open(scratch_path(&place, "none"), &file, &error),
+                     MARCO_ERROR_NOT_FOUND);
+    assert_int_equal(base_file_open(place.folder, &file, &error), MARCO_ERROR_ARGUMENT);
     char *data;
     size_t size;
     assert_int_equal(base_file_slurp(path, 4, &data, &size, &error), MARCO_ERROR_FORMAT);
@@ -240,7 +219,7 @@ static void files_are_read_within_their_length(void **state)
 static void a_fifo_is_refused_without_waiting(void **state)
 {
     (void)state;
-    const char *path = in_folder("fifo");
+    const char *path = scratch_path(&place, "fifo");
     base_file *file;
     assert_int_equal(mkfifo(path, 0600), 0);
     assert_int_equal(base_file_open(path, &file, NULL), MARCO_ERROR_ARGUMENT);
@@ -267,7 +246,7 @@ static void paths_are_joined_and_checked(void **state)
 static void an_output_appears_when_committed(void **state)
 {
     (void)state;
-    const char *path = in_folder("out");
+    const char *path = scratch_path(&place, "out");
     base_output *output;
     static char big[3 << 20];
     assert_int_equal(base_output_create(path, false, &output, NULL), MARCO_OK);
@@ -281,7 +260,7 @@ static void an_output_appears_when_committed(void **state)
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 32 + sizeof big + 1);
-    assert_int_equal(count_entries(), 1);
+    assert_int_equal(scratch_count(place.folder), 1);
 
     marco_error error;
     assert_int_equal(base_output_create(path, false, &output, &error), MARCO_ERROR_EXISTS);
@@ -290,14 +269,14 @@ static void an_output_appears_when_committed(void **state)
     base_output_abort(output);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 32 + sizeof big + 1);
-    assert_int_equal(count_entries(), 1);
+    assert_int_equal(scratch_count(place.folder), 1);
     unlink(path);
 }
 
 static void an_output_does_not_replace_what_appeared_meanwhile(void **state)
 {
     (void)state;
-    const char *path = in_folder("late");
+    const char *path = scratch_path(&place, "late");
     base_output *output;
     assert_int_equal(base_output_create(path, false, &output, NULL), MARCO_OK);
     assert_int_equal(base_output_write(output, "mine", 4, NULL), MARCO_OK);
@@ -308,7 +287,7 @@ static void an_output_does_not_replace_what_appeared_meanwhile(void **state)
     assert_int_equal(base_file_slurp(path, 100, &data, &size, NULL), MARCO_OK);
     assert_string_equal(data, "theirs");
     base_free(data);
-    assert_int_equal(count_entries(), 1);
+    assert_int_equal(scratch_count(place.folder), 1);
     unlink(path);
 }
 
@@ -317,11 +296,12 @@ static void outputs_that_cannot_be_made_are_refused(void **state)
     (void)state;
     base_output *output;
     marco_error error;
-    assert_int_equal(base_output_create(in_folder("no/such/folder"), false, &output, &error),
-                     MARCO_ERROR_NOT_FOUND);
+    assert_int_equal(
+        base_output_create(scratch_path(&place, "no/such/folder"), false, &output, &error),
+        MARCO_ERROR_NOT_FOUND);
     assert_int_equal(base_output_create("", false, &output, &error), MARCO_ERROR_ARGUMENT);
-    assert_int_equal(base_output_create(folder, true, &output, &error), MARCO_ERROR_EXISTS);
-    assert_int_equal(count_entries(), 0);
+    assert_int_equal(base_output_create(place.folder, true, &output, &error), MARCO_ERROR_EXISTS);
+    assert_int_equal(scratch_count(place.folder), 0);
 }
 
 static void put_in(base_folder *f, const char *name)
@@ -337,32 +317,33 @@ static void put_in(base_folder *f, const char *name)
 static void a_folder_appears_whole_and_replaces_only_checkpoints(void **state)
 {
     (void)state;
-    const char *path = in_folder("model");
+    char path[384];
     base_folder *f;
     marco_error error;
+    strcpy(path, scratch_path(&place, "model"));
     assert_int_equal(base_folder_create(path, false, &f, NULL), MARCO_OK);
     put_in(f, "config.json");
     put_in(f, "model.safetensors");
     assert_false(base_exists(path));
     assert_int_equal(base_folder_commit(f, NULL), MARCO_OK);
-    assert_true(base_exists(in_folder("model/config.json")));
-    assert_int_equal(count_entries(), 1);
+    assert_true(base_exists(scratch_path(&place, "model/config.json")));
+    assert_int_equal(scratch_count(place.folder), 1);
 
     assert_int_equal(base_folder_create(path, false, &f, &error), MARCO_ERROR_EXISTS);
     assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
     put_in(f, "other.json");
     base_folder_abort(f);
-    assert_true(base_exists(in_folder("model/config.json")));
-    assert_int_equal(count_entries(), 1);
+    assert_true(base_exists(scratch_path(&place, "model/config.json")));
+    assert_int_equal(scratch_count(place.folder), 1);
 
     assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
     put_in(f, "other.json");
     assert_int_equal(base_folder_commit(f, NULL), MARCO_OK);
-    assert_true(base_exists(in_folder("model/other.json")));
-    assert_false(base_exists(in_folder("model/config.json")));
-    assert_int_equal(count_entries(), 1);
+    assert_true(base_exists(scratch_path(&place, "model/other.json")));
+    assert_false(base_exists(scratch_path(&place, "model/config.json")));
+    assert_int_equal(scratch_count(place.folder), 1);
 
-    put(in_folder("model/thesis.odt"), "years of work");
+    put(scratch_path(&place, "model/thesis.odt"), "years of work");
     assert_int_equal(base_folder_create(path, true, &f, &error), MARCO_ERROR_EXISTS);
     assert_non_null(strstr(error.message, "thesis.odt"));
 }

@@ -1,0 +1,648 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "format/json.h"
+#include "format/safetensors.h"
+
+static char folder[] = "test_safetensors_XXXXXX";
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int empty_folder(void **state)
+{
+    (void)state;
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    return dir ? closedir(dir) : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return rmdir(folder);
+}
+
+static size_t count_files(void)
+{
+    size_t n = 0;
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n - 2;
+}
+
+/* ---- files made by hand --------------------------------------------------------------------- */
+
+/* A file with this header and n_data bytes behind it. */
+static void make_file(base_text *t, const char *header, size_t n_data)
+{
+    size_t size = strlen(header);
+    for (size_t i = 0; i < 8; i++)
+        base_text_add_char(t, (char)(unsigned char)((uint64_t)size >> (8 * i)));
+    base_text_add(t, header);
+    for (size_t i = 0; i < n_data; i++)
+        base_text_add_char(t, (char)i);
+}
+
+static marco_status open_bytes(const char *data, size_t size, safetensors **s, marco_error *error)
+{
+    char path[64];
+    int fd = memfd_create("safetensors", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size), size);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    marco_status status = safetensors_open(path, s, error);
+    close(fd);
+    return status;
+}
+
+static void put_file(const char *name, const char *data, size_t size)
+{
+    char *path = base_path_join(folder, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+    base_free(path);
+}
+
+static void put_shard(const char *name, const char *header, size_t n_data)
+{
+    base_text t = {0};
+    make_file(&t, header, n_data);
+    put_file(name, t.data, t.size);
+    base_text_free(&t);
+}
+
+#define SMALL                                                                                      \
+    "{\"__metadata__\":{\"format\":\"pt\"},"                                                       \
+    "\"late\":{\"dtype\":\"BF16\",\"shape\":[3,2],\"data_offsets\":[8,20]},"                       \
+    "\"scalar\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"                          \
+    "\"half\":{\"dtype\":\"F16\",\"shape\":[1,2,1,1],\"data_offsets\":[4,8]}}  "
+
+static void test_read(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    safetensors *s;
+    marco_error error = {0};
+    char data[12];
+    make_file(&t, SMALL, 20);
+    assert_int_equal(open_bytes(t.data, t.size, &s, &error), MARCO_OK);
+    assert_int_equal(safetensors_count(s), 3);
+    /* By offset, not as in the header. */
+    assert_string_equal(safetensors_at(s, 0)->name, "scalar");
+    assert_string_equal(safetensors_at(s, 1)->name, "half");
+    assert_string_equal(safetensors_at(s, 2)->name, "late");
+    assert_null(safetensors_at(s, 3));
+    assert_null(safetensors_find(s, "__metadata__"));
+    const safetensors_tensor *late = safetensors_find(s, "late");
+    assert_ptr_equal(late, safetensors_at(s, 2));
+    assert_int_equal(late->type, TENSOR_BF16);
+    assert_int_equal(late->n_dims, 2);
+    assert_int_equal(late->dims[0], 3);
+    assert_int_equal(late->dims[1], 2);
+    assert_int_equal(late->dims[2], 1);
+    assert_int_equal(late->bytes, 12);
+    assert_int_equal(base_file_read(late->file, late->offset, data, 12, &error), MARCO_OK);
+    assert_memory_equal(data, t.data + t.size - 12, 12);
+    assert_int_equal(safetensors_find(s, "scalar")->n_dims, 0);
+    assert_int_equal(safetensors_find(s, "half")->type, TENSOR_F16);
+    safetensors_close(s);
+    base_text_free(&t);
+}
+
+static void test_read_empty(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    safetensors *s;
+    marco_error error = {0};
+    make_file(&t, "{}", 0);
+    assert_int_equal(open_bytes(t.data, t.size, &s, &error), MARCO_OK);
+    assert_int_equal(safetensors_count(s), 0);
+    assert_null(safetensors_find(s, "any"));
+    safetensors_close(s);
+    base_text_free(&t);
+}
+
+/* ---- hostile files -------------------------------------------------------------------------- */
+
+#define ENTRY(name, dtype, shape, offsets)                                                         \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
+#define ONE(dtype, shape, offsets) "{" ENTRY("t", dtype, shape, offsets) "}"
+#define NAME_64                    "0123456789012345678901234567890123456789012345678901234567890123"
+
+static void test_hostile(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t n_data;
+        marco_status status;
+        const char *part; /* of the message */
+    } cases[] = {
+        {"", 0, MARCO_ERROR_FORMAT, "does not begin with '{'"},
+        {"[]", 0, MARCO_ERROR_FORMAT, "does not begin with '{'"},
+        {" {}", 0, MARCO_ERROR_FORMAT, "does not begin with '{'"},
+        {"{", 0, MARCO_ERROR_FORMAT, "not valid JSON"},
+        {"{\"__metadata__\":[]}", 0, MARCO_ERROR_FORMAT, "__metadata__"},
+        {"{\"__metadata__\":{\"a\":1}}", 0, MARCO_ERROR_FORMAT, "__metadata__"},
+        {"{\"t\":[]}", 0, MARCO_ERROR_FORMAT, "tensor t must hold"},
+        {"{\"t\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, MARCO_ERROR_FORMAT, "must hold"},
+        {"{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"scale\":2}}", 4,
+         MARCO_ERROR_FORMAT, "nothing else"},
+        {ONE("I64", "[1]", "[0,8]"), 8, MARCO_ERROR_UNSUPPORTED, "tensor t has dtype I64"},
+        {ONE("F8_E4M3", "[1]", "[0,1]"), 1, MARCO_ERROR_UNSUPPORTED, "dtype F8_E4M3"},
+        {ONE("F32\\u0000", "[1]", "[0,4]"), 4, MARCO_ERROR_UNSUPPORTED, "dtype F32"},
+        {ONE("F32", "4", "[0,4]"), 4, MARCO_ERROR_FORMAT, "shape"},
+        {ONE("F32", "[1,1,1,1,1]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "at most 4"},
+        {ONE("F32", "[1.0]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "no integer above 0"},
+        {ONE("F32", "[\"1\"]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "no integer above 0"},
+        {ONE("F32", "[0]", "[0,0]"), 0, MARCO_ERROR_FORMAT, "no integer above 0"},
+        {ONE("F32", "[-1]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "no integer above 0"},
+        {ONE("F32", "[4611686018427387904]", "[0,0]"), 0, MARCO_ERROR_FORMAT, "too large"},
+        {ONE("F32", "[4294967296,4294967296]", "[0,0]"), 0, MARCO_ERROR_FORMAT, "too large"},
+        {ONE("BF16", "[9223372036854775807,2,1]", "[0,0]"), 0, MARCO_ERROR_FORMAT, "too large"},
+        {ONE("F32", "[99999999999999999999]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "too big integer"},
+        {ONE("F32", "[1]", "[0]"), 4, MARCO_ERROR_FORMAT, "no pair of integers"},
+        {ONE("F32", "[1]", "[0,4,8]"), 4, MARCO_ERROR_FORMAT, "no pair of integers"},
+        {ONE("F32", "[1]", "[0,4.0]"), 4, MARCO_ERROR_FORMAT, "no pair of integers"},
+        {ONE("F32", "[1]", "{}"), 4, MARCO_ERROR_FORMAT, "no pair of integers"},
+        {ONE("F32", "[1]", "[-4,0]"), 4, MARCO_ERROR_FORMAT, "impossible data_offsets -4"},
+        {ONE("F32", "[1]", "[4,0]"), 4, MARCO_ERROR_FORMAT, "impossible data_offsets 4 to 0"},
+        {ONE("F32", "[1]", "[0,4]"), 3, MARCO_ERROR_FORMAT, "has only 3"},
+        {ONE("F32", "[1]", "[9223372036854775803,9223372036854775807]"), 4, MARCO_ERROR_FORMAT,
+         "has only 4"},
+        {ONE("F32", "[2]", "[0,4]"), 4, MARCO_ERROR_FORMAT, "4 bytes of data where its shape"},
+        {ONE("F32", "[1]", "[4,8]"), 8, MARCO_ERROR_FORMAT, "4 bytes before tensor t"},
+        {ONE("F32", "[1]", "[0,4]"), 5, MARCO_ERROR_FORMAT, "last 1 bytes"},
+        {"{}", 1, MARCO_ERROR_FORMAT, "last 1 bytes"},
+        {"{" ENTRY("a", "F32", "[2]", "[0,8]") "," ENTRY("b", "F32", "[1]", "[4,8]") "}", 8,
+         MARCO_ERROR_FORMAT, "a and b overlap"},
+        {"{" ENTRY("a", "F32", "[1]", "[0,4]") "," ENTRY("b", "F32", "[1]", "[0,4]") "}", 4,
+         MARCO_ERROR_FORMAT, "overlap"},
+        {"{" ENTRY("a", "F32", "[1]", "[0,4]") "," ENTRY("b", "F32", "[1]", "[8,12]") "}", 12,
+         MARCO_ERROR_FORMAT, "4 bytes before tensor b"},
+        {"{" ENTRY("a", "F32", "[1]", "[0,4]") "," ENTRY("a", "F32", "[1]", "[4,8]") "}", 8,
+         MARCO_ERROR_FORMAT, "duplicate"},
+        {"{" ENTRY("", "F32", "[1]", "[0,4]") "}", 4, MARCO_ERROR_FORMAT, "is empty"},
+        {"{" ENTRY("a\\u0000", "F32", "[1]", "[0,4]") "}", 4, MARCO_ERROR_FORMAT, "NUL"},
+        {"{" ENTRY(NAME_64 NAME_64 NAME_64 NAME_64, "F32", "[1]", "[0,4]") "}", 4,
+         MARCO_ERROR_FORMAT, "is too long"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        base_text t = {0};
+        safetensors *s = NULL;
+        marco_error error = {0};
+        make_file(&t, cases[i].header, cases[i].n_data);
+        marco_status status = open_bytes(t.data, t.size, &s, &error);
+        if (status != cases[i].status || !strstr(error.message, cases[i].part))
+            fail_msg("%s: %s \"%s\"", cases[i].header, marco_status_name(status), error.message);
+        assert_null(s);
+        base_text_free(&t);
+    }
+}
+
+static void test_header_length(void **state)
+{
+    (void)state;
+    static const uint64_t lengths[] = {3,          100000000,     100000001, (uint64_t)1 << 63,
+                                       UINT64_MAX, UINT64_MAX - 7};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        char data[10] = "........{}";
+        safetensors *s = NULL;
+        marco_error error = {0};
+        memcpy(data, &lengths[i], 8);
+        assert_int_equal(open_bytes(data, sizeof data, &s, &error), MARCO_ERROR_FORMAT);
+        assert_non_null(strstr(error.message, lengths[i] > 100000000 ? "more than the 100000000"
+                                                                     : "but the file has only"));
+        assert_null(s);
+    }
+}
+
+static void test_deep_header(void **state)
+{
+    (void)state;
+    enum { DEPTH = 10000 };
+    base_text header = {0}, t = {0};
+    safetensors *s = NULL;
+    marco_error error = {0};
+    base_text_add(&header, "{\"t\":");
+    for (int i = 0; i < DEPTH; i++)
+        base_text_add_char(&header, '[');
+    make_file(&t, header.data, 0);
+    assert_int_equal(open_bytes(t.data, t.size, &s, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "depth"));
+    base_text_free(&header);
+    base_text_free(&t);
+}
+
+static void test_truncated(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    marco_error error = {0};
+    make_file(&t, SMALL, 20);
+    for (size_t size = 0; size < t.size; size++) {
+        safetensors *s = NULL;
+        assert_int_equal(open_bytes(t.data, size, &s, &error), MARCO_ERROR_FORMAT);
+        assert_null(s);
+    }
+    base_text_free(&t);
+}
+
+static void test_open_without_memory(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    safetensors *s = NULL;
+    marco_error error = {0};
+    make_file(&t, SMALL, 20);
+    uint64_t n = 0;
+    marco_status status;
+    do {
+        base_alloc_fail_at(++n);
+        status = open_bytes(t.data, t.size, &s, &error);
+        base_alloc_fail_at(0);
+        assert_true(status == MARCO_OK || status == MARCO_ERROR_MEMORY);
+    } while (status);
+    assert_true(n > 8);
+    safetensors_close(s);
+    base_text_free(&t);
+}
+
+/* ---- shards --------------------------------------------------------------------------------- */
+
+#define INDEX   "model.safetensors.index.json"
+#define SHARD_A "{" ENTRY("a", "F32", "[1]", "[0,4]") "}"
+#define SHARD_B "{" ENTRY("b", "F32", "[2]", "[0,8]") "," ENTRY("c", "F32", "[1]", "[8,12]") "}"
+
+static void put_index(const char *weight_map)
+{
+    base_text t = {0};
+    base_text_printf(&t, "{\"metadata\":{\"total_size\":16},\"weight_map\":%s}", weight_map);
+    put_file(INDEX, t.data, t.size);
+    base_text_free(&t);
+}
+
+static void put_shards(void)
+{
+    put_shard("one.safetensors", SHARD_A, 4);
+    put_shard("two.safetensors", SHARD_B, 12);
+    put_index("{\"b\":\"two.safetensors\",\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"}");
+}
+
+static void test_shards(void **state)
+{
+    (void)state;
+    safetensors *s;
+    marco_error error = {0};
+    put_shards();
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_OK);
+    assert_int_equal(safetensors_count(s), 3);
+    assert_string_equal(safetensors_at(s, 0)->name, "a");
+    assert_string_equal(safetensors_at(s, 1)->name, "b");
+    assert_string_equal(safetensors_at(s, 2)->name, "c");
+    assert_ptr_equal(safetensors_at(s, 1)->file, safetensors_at(s, 2)->file);
+    assert_string_equal(base_path_name(safetensors_find(s, "a")->file->path), "one.safetensors");
+    safetensors_close(s);
+    /* model.safetensors goes before an index, as in transformers. */
+    put_shard("model.safetensors", SHARD_A, 4);
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_OK);
+    assert_int_equal(safetensors_count(s), 1);
+    safetensors_close(s);
+}
+
+static void test_hostile_index(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *map;
+        marco_status status;
+        const char *part;
+    } cases[] = {
+        {"[]", MARCO_ERROR_FORMAT, "no weight_map"},
+        {"{\"a\":1}", MARCO_ERROR_FORMAT, "no string"},
+        {"{\"a\":\"../one.safetensors\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"x/one.safetensors\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"/etc/passwd\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"..\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"one.safetensors\\u0000x\"}", MARCO_ERROR_FORMAT, "no plain file name"},
+        {"{\"a\":\"three.safetensors\"}", MARCO_ERROR_NOT_FOUND, "three.safetensors"},
+        {"{\"a\":\"one.safetensors\",\"b\":\"one.safetensors\"}", MARCO_ERROR_FORMAT,
+         "tensor b should be in one.safetensors"},
+        {"{\"b\":\"two.safetensors\"}", MARCO_ERROR_FORMAT, "lacks tensor c"},
+        {"{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\"}",
+         MARCO_ERROR_FORMAT, "should be in"},
+        {"{\"a\":\"one.safetensors\",\"a\":\"one.safetensors\"}", MARCO_ERROR_FORMAT, "duplicate"},
+    };
+    put_shards();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        safetensors *s = NULL;
+        marco_error error = {0};
+        put_index(cases[i].map);
+        marco_status status = safetensors_open_folder(folder, &s, &error);
+        if (status != cases[i].status || !strstr(error.message, cases[i].part))
+            fail_msg("%s: %s \"%s\"", cases[i].map, marco_status_name(status), error.message);
+        assert_null(s);
+    }
+}
+
+static void test_twin_in_shards(void **state)
+{
+    (void)state;
+    safetensors *s = NULL;
+    marco_error error = {0};
+    put_shard("one.safetensors", SHARD_A, 4);
+    put_shard("two.safetensors",
+              "{" ENTRY("a", "F32", "[1]", "[0,4]") "," ENTRY("b", "F32", "[1]", "[4,8]") "}", 8);
+    put_index("{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}");
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "tensor a is in"));
+    assert_null(s);
+}
+
+static void test_no_model(void **state)
+{
+    (void)state;
+    safetensors *s = NULL;
+    marco_error error = {0};
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_ERROR_NOT_FOUND);
+    assert_non_null(strstr(error.message, "holds neither model.safetensors"));
+    assert_null(s);
+}
+
+static void test_shards_without_memory(void **state)
+{
+    (void)state;
+    safetensors *s = NULL;
+    marco_error error = {0};
+    put_shards();
+    uint64_t n = 0;
+    marco_status status;
+    do {
+        base_alloc_fail_at(++n);
+        status = safetensors_open_folder(folder, &s, &error);
+        base_alloc_fail_at(0);
+        assert_true(status == MARCO_OK || status == MARCO_ERROR_MEMORY);
+    } while (status);
+    assert_true(n > 16);
+    safetensors_close(s);
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static const int64_t dims_1[] = {3, 2}, dims_2[] = {5}, dims_3[] = {1, 2, 1, 3};
+
+static void describe(safetensors_writer *w)
+{
+    safetensors_put_tensor(w, "matrix", TENSOR_F32, 2, dims_1);
+    safetensors_put_tensor(w, "scalar", TENSOR_F32, 0, NULL);
+    safetensors_put_tensor(w, "odd \"name\"\\\n", TENSOR_BF16, 1, dims_2);
+    safetensors_put_tensor(w, "four", TENSOR_F16, 4, dims_3);
+}
+
+static const size_t sizes[] = {24, 4, 10, 12};
+static char data[50];
+
+static marco_status write_folder(uint64_t shard_bytes, marco_error *error)
+{
+    safetensors_writer *w;
+    marco_status status = safetensors_writer_create(folder, shard_bytes, &w, error);
+    if (status)
+        return status;
+    describe(w);
+    status = safetensors_writer_begin(w, error);
+    /* In pieces of 3 bytes, and what is left of a tensor. */
+    for (size_t i = 0, at = 0; i < 4; i++)
+        for (size_t left = sizes[i], n; left && status == MARCO_OK; left -= n, at += n) {
+            n = left < 3 ? left : 3;
+            status = safetensors_writer_data(w, data + at, n, error);
+        }
+    if (status) {
+        safetensors_writer_abort(w);
+        return status;
+    }
+    return safetensors_writer_commit(w, error);
+}
+
+static void check_folder(void)
+{
+    static const char *const names[] = {"matrix", "scalar", "odd \"name\"\\\n", "four"};
+    safetensors *s = NULL;
+    marco_error error = {0};
+    char found[24];
+    if (safetensors_open_folder(folder, &s, &error) != MARCO_OK)
+        fail_msg("%s", error.message);
+    assert_int_equal(safetensors_count(s), 4);
+    for (size_t i = 0, at = 0; i < 4; at += sizes[i], i++) {
+        const safetensors_tensor *t = safetensors_find(s, names[i]);
+        assert_non_null(t);
+        assert_int_equal(t->bytes, sizes[i]);
+        assert_int_equal(base_file_read(t->file, t->offset, found, sizes[i], &error), MARCO_OK);
+        assert_memory_equal(found, data + at, sizes[i]);
+    }
+    const safetensors_tensor *four = safetensors_find(s, "four");
+    assert_int_equal(four->n_dims, 4);
+    assert_memory_equal(four->dims, dims_3, sizeof dims_3);
+    assert_int_equal(safetensors_find(s, "scalar")->n_dims, 0);
+    /* Data aligned to 8 in the file. */
+    assert_int_equal(safetensors_find(s, "matrix")->offset % 8, 0);
+    safetensors_close(s);
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t shard_bytes;
+        size_t n_files;
+    } cases[] = {{UINT64_MAX, 1}, {50, 1}, {49, 3}, {28, 3}, {24, 4}, {1, 5}};
+    marco_error error = {0};
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (char)(7 * i);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (write_folder(cases[i].shard_bytes, &error) != MARCO_OK)
+            fail_msg("%s", error.message);
+        assert_int_equal(count_files(), cases[i].n_files);
+        check_folder();
+        empty_folder(NULL);
+    }
+}
+
+static void test_index_written(void **state)
+{
+    (void)state;
+    json_t *index;
+    marco_error error = {0};
+    assert_int_equal(write_folder(28, &error), MARCO_OK);
+    char *path = base_path_join(folder, INDEX);
+    assert_int_equal(format_json_file(path, 10000, &index, &error), MARCO_OK);
+    base_free(path);
+    json_t *map = json_object_get(index, "weight_map");
+    assert_int_equal(json_object_size(map), 4);
+    assert_string_equal(json_string_value(json_object_get(map, "scalar")),
+                        "model-00001-of-00002.safetensors");
+    assert_string_equal(json_string_value(json_object_get(map, "four")),
+                        "model-00002-of-00002.safetensors");
+    json_t *total = json_object_get(json_object_get(index, "metadata"), "total_size");
+    assert_int_equal(json_integer_value(total), 50);
+    json_decref(index);
+}
+
+static void put_twins(safetensors_writer *w)
+{
+    safetensors_put_tensor(w, "t", TENSOR_F32, 0, NULL);
+    safetensors_put_tensor(w, "t", TENSOR_F32, 0, NULL);
+}
+
+static void put_quantised(safetensors_writer *w)
+{
+    static const int64_t dims[] = {32};
+    safetensors_put_tensor(w, "t", TENSOR_Q8_0, 1, dims);
+}
+
+static void put_reserved(safetensors_writer *w)
+{
+    safetensors_put_tensor(w, "__metadata__", TENSOR_F32, 0, NULL);
+}
+
+static void put_zero_dim(safetensors_writer *w)
+{
+    static const int64_t dims[] = {4, 0};
+    safetensors_put_tensor(w, "t", TENSOR_F32, 2, dims);
+}
+
+static void put_huge(safetensors_writer *w)
+{
+    static const int64_t dims[] = {INT64_MAX / 8};
+    safetensors_put_tensor(w, "t", TENSOR_F32, 1, dims);
+    safetensors_put_tensor(w, "u", TENSOR_F32, 1, dims);
+    safetensors_put_tensor(w, "v", TENSOR_F32, 1, dims);
+}
+
+static void put_unaligned(safetensors_writer *w)
+{
+    safetensors_put_tensor(w, "t", TENSOR_BF16, 0, NULL);
+    safetensors_put_tensor(w, "u", TENSOR_F32, 0, NULL);
+}
+
+static void put_bad_utf8(safetensors_writer *w)
+{
+    safetensors_put_tensor(w, "\xff", TENSOR_F32, 0, NULL);
+}
+
+static void test_refused_descriptions(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*put)(safetensors_writer *w);
+        const char *part;
+    } cases[] = {
+        {put_twins, "described twice"},     {put_quantised, "other than F32"},
+        {put_reserved, "keeps for itself"}, {put_zero_dim, "impossible shape"},
+        {put_huge, "too large together"},   {put_unaligned, "unaligned"},
+        {put_bad_utf8, "not UTF-8"},
+    };
+    safetensors_writer *w;
+    marco_error error = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(safetensors_writer_create(folder, UINT64_MAX, &w, &error), MARCO_OK);
+        cases[i].put(w);
+        assert_int_equal(safetensors_writer_begin(w, &error), MARCO_ERROR_ARGUMENT);
+        if (!strstr(error.message, cases[i].part))
+            fail_msg("case %zu: \"%s\"", i, error.message);
+        assert_int_equal(safetensors_writer_commit(w, NULL), MARCO_ERROR_ARGUMENT);
+        assert_int_equal(count_files(), 0);
+    }
+    assert_int_equal(safetensors_writer_create(folder, 0, &w, &error), MARCO_ERROR_ARGUMENT);
+}
+
+static void test_wrong_data(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        safetensors_writer *w;
+        marco_error error = {0};
+        assert_int_equal(safetensors_writer_create(folder, UINT64_MAX, &w, &error), MARCO_OK);
+        describe(w);
+        if (i > 0)
+            assert_int_equal(safetensors_writer_begin(w, &error), MARCO_OK);
+        if (i == 1)
+            assert_int_equal(safetensors_writer_data(w, data, 25, &error), MARCO_ERROR_ARGUMENT);
+        if (i == 2)
+            assert_int_equal(safetensors_writer_data(w, data, 24, &error), MARCO_OK);
+        if (i == 3) {
+            for (size_t j = 0; j < 4; j++)
+                assert_int_equal(safetensors_writer_data(w, data, sizes[j], &error), MARCO_OK);
+            assert_int_equal(safetensors_writer_data(w, data, 1, &error), MARCO_ERROR_ARGUMENT);
+        }
+        assert_int_equal(safetensors_writer_commit(w, &error), MARCO_ERROR_ARGUMENT);
+        assert_int_equal(count_files(), 0);
+    }
+}
+
+static void test_write_without_memory(void **state)
+{
+    (void)state;
+    marco_error error = {0};
+    uint64_t n = 0;
+    marco_status status;
+    do {
+        empty_folder(NULL);
+        base_alloc_fail_at(++n);
+        status = write_folder(28, &error);
+        base_alloc_fail_at(0);
+        assert_true(status == MARCO_OK || status == MARCO_ERROR_MEMORY);
+    } while (status);
+    assert_true(n > 30);
+    check_folder();
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_teardown(name, empty_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(test_read),
+        TEST(test_read_empty),
+        TEST(test_hostile),
+        TEST(test_header_length),
+        TEST(test_deep_header),
+        TEST(test_truncated),
+        TEST(test_open_without_memory),
+        TEST(test_shards),
+        TEST(test_hostile_index),
+        TEST(test_twin_in_shards),
+        TEST(test_no_model),
+        TEST(test_shards_without_memory),
+        TEST(test_round_trip),
+        TEST(test_index_written),
+        TEST(test_refused_descriptions),
+        TEST(test_wrong_data),
+        TEST(test_write_without_memory),
+    };
+#undef TEST
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
