@@ -1,0 +1,87 @@
+/* Kernels are slots: a table of function pointers, filled with the portable reference, then
+ * overridden by what the processor has.
+ *
+ * Kernels return nothing, never allocate and never fail: the caller checks shapes. The order of
+ * every summation is fixed by the shape of one output element alone, so a result does not depend
+ * on how many rows or tokens a call handles: bit-identical within one instruction level.
+ *
+ * Shape letters are defined in docs/architecture.md. */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor/tensor.h"
+
+/* Activations quantised for products with quantised weights: blocks of 32 numbers. */
+typedef struct kern_q8 {
+    float d;      /* scale: x = d * q */
+    float s;      /* d * sum of q, for weights with a minimum */
+    int8_t q[32]; /* -127 .. 127 */
+} kern_q8;
+
+typedef enum kern_input {
+    KERN_INPUT_F32 = 0, /* rows of float */
+    KERN_INPUT_Q8 = 1,  /* rows of kern_q8 [n / 32] */
+} kern_input;
+
+/* out[t * out_stride + r] = sum_k w[r, k] * x[t, k]
+ *   w [rows, cols] in the slot's type, x [n_x, cols] rows one after another in the slot's input
+ *   form, out float. scratch: cols floats, 64-byte aligned (for slots that decode a row). */
+typedef void (*kern_matmul_fn)(const void *w, int64_t rows, int64_t cols, const void *x,
+                               int64_t n_x, float *out, int64_t out_stride, float *scratch);
+
+typedef struct kern_matmul {
+    kern_matmul_fn fn;
+    kern_input input;
+} kern_matmul;
+
+typedef struct kern_table {
+    const char *level; /* "portable", "avx2" */
+
+    /* By tensor_type. The default path, and the reference path (always KERN_INPUT_F32: the row is
+     * decoded, then multiplied in F32). */
+    kern_matmul matmul[TENSOR_TYPE_END];
+    kern_matmul matmul_f32[TENSOR_TYPE_END];
+
+    /* x [n], n a multiple of 32 -> q [n / 32]. d = max|x| / 127, q = nearest (ties to even). */
+    void (*quantize_q8)(const float *x, kern_q8 *q, int64_t n);
+
+    /* out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]   (RMSNorm, arXiv 1910.07467) */
+    void (*rmsnorm)(const float *x, const float *weight, float *out, int64_t n, float eps);
+
+    /* Rotates pairs (x[i], x[i + n/2]) by angle with cos[i], sin[i], i < n/2 (RoPE, arXiv
+     * 2104.09864, rotate-half form). In place. */
+    void (*rope)(float *x, const float *cos, const float *sin, int64_t n);
+
+    /* x[i] = exp(x[i] - max) / sum. n >= 1. In place. */
+    void (*softmax)(float *x, int64_t n);
+
+    /* gate[i] = silu(gate[i]) * up[i],  silu(z) = z / (1 + exp(-z)). In place. */
+    void (*swiglu)(float *gate, const float *up, int64_t n);
+
+    /* out[i] += a * x[i] */
+    void (*axpy)(float a, const float *x, float *out, int64_t n);
+
+    /* Rows of the KV cache. */
+    void (*f32_to_f16)(const float *x, uint16_t *out, int64_t n);
+    void (*f16_to_f32)(const uint16_t *x, float *out, int64_t n);
+
+    /* One tile of streaming attention (online softmax, arXiv 1805.02867) for one query head.
+     *   q [dim], already scaled; k, v [n, dim] float, rows `stride` floats apart;
+     *   running state: *max, *sum, acc [dim] (unnormalised output). scores: n floats of scratch.
+     * A fresh state is *max = -INFINITY, *sum = 0, acc = 0. The output is acc / *sum. */
+    void (*attend)(const float *q, const float *k, const float *v, int64_t n, int64_t dim,
+                   int64_t stride, float *max, float *sum, float *acc, float *scores);
+} kern_table;
+
+/* The best table for this processor, no higher than `level` ("portable", "avx2"; NULL: what
+ * MARCO_CPU in the environment says, else the best). NULL for a level that is unknown or that
+ * this processor does not have. The table is constant and lives for ever. */
+const kern_table *kern_table_get(const char *level);
+
+/* For tests: the i-th level this processor has, lowest first; NULL past the last. */
+const kern_table *kern_table_at(int i);
+
+#endif

@@ -1,0 +1,53 @@
+/* The AVX2 + FMA + F16C level. */
+#ifndef KERNELS_X86_AVX2_H
+#define KERNELS_X86_AVX2_H
+
+#include <stdbool.h>
+
+#include "kernels/kernels.h"
+
+extern const kern_table kern_avx2;
+
+bool kern_avx2_present(void);
+
+void kern_avx2_quantize_q8(const float *x, kern_q8 *q, int64_t n);
+void kern_avx2_rmsnorm(const float *x, const float *weight, float *out, int64_t n, float eps);
+void kern_avx2_rope(float *x, const float *cos, const float *sin, int64_t n);
+void kern_avx2_softmax(float *x, int64_t n);
+void kern_avx2_swiglu(float *gate, const float *up, int64_t n);
+void kern_avx2_axpy(float a, const float *x, float *out, int64_t n);
+void kern_avx2_f32_to_f16(const float *x, uint16_t *out, int64_t n);
+void kern_avx2_f16_to_f32(const uint16_t *x, float *out, int64_t n);
+void kern_avx2_attend(const float *q, const float *k, const float *v, int64_t n, int64_t dim,
+                      int64_t stride, float *max, float *sum, float *acc, float *scores);
+
+#define KERN_AVX2_MATMUL(type)                                                                     \
+    void kern_avx2_matmul_##type(const void *w, int64_t rows, int64_t cols, const void *x,         \
+                                 int64_t n_x, float *out, int64_t out_stride, float *scratch)
+
+/* Weights decoded, activations F32. */
+KERN_AVX2_MATMUL(f32);
+KERN_AVX2_MATMUL(f16);
+KERN_AVX2_MATMUL(bf16);
+KERN_AVX2_MATMUL(q8_0);
+KERN_AVX2_MATMUL(q4_0);
+KERN_AVX2_MATMUL(q4_1);
+KERN_AVX2_MATMUL(q5_0);
+KERN_AVX2_MATMUL(q5_1);
+KERN_AVX2_MATMUL(q2_k);
+KERN_AVX2_MATMUL(q3_k);
+KERN_AVX2_MATMUL(q4_k);
+KERN_AVX2_MATMUL(q5_k);
+KERN_AVX2_MATMUL(q6_k);
+KERN_AVX2_MATMUL(iq4_nl);
+KERN_AVX2_MATMUL(iq4_xs);
+
+/* Activations in kern_q8. */
+KERN_AVX2_MATMUL(q8_0_q8);
+KERN_AVX2_MATMUL(q4_0_q8);
+KERN_AVX2_MATMUL(q4_1_q8);
+KERN_AVX2_MATMUL(q5_0_q8);
+KERN_AVX2_MATMUL(q5_1_q8);
+KERN_AVX2_MATMUL(iq4_nl_q8);
+
+#endif
