@@ -1,0 +1,29 @@
+/* The forward pass: ids in, logits out. One context serves one call at a time.
+ *
+ * Shape letters, as in docs/architecture.md:
+ *   T tokens of a pass, E n_embd, H query heads, G KV heads, D head_dim, F FFN or expert dim,
+ *   X experts, K experts used, V vocabulary. */
+#ifndef MODEL_FORWARD_H
+#define MODEL_FORWARD_H
+
+#include "kernels/kernels.h"
+#include "model/kv.h"
+#include "model/weights.h"
+
+typedef struct model_context model_context;
+
+/* `f32`: the reference path. weights, pool and kernels outlive the context. */
+marco_status model_context_create(const model_weights *weights, const kern_table *kernels,
+                                  base_pool *pool, bool f32, model_context **out,
+                                  marco_error *error);
+void model_context_free(model_context *context);
+
+/* Runs n >= 1 ids at positions position .. position + n - 1 through all layers, writing their keys
+ * and values into kv, which holds those of all positions before. */
+marco_status model_forward(model_context *context, model_kv *kv, const int32_t *ids, int64_t n,
+                           int64_t position, marco_error *error);
+
+/* Logits [count, V] of tokens first .. first + count - 1 of the last pass. */
+void model_logits(model_context *context, int64_t first, int64_t count, float *logits);
+
+#endif

@@ -1,0 +1,49 @@
+/* A stream of weights: a checkpoint on disk, random numbers, or a surgery on another source. What
+ * loads, converts or cuts models sees only this. */
+#ifndef MODEL_SOURCE_H
+#define MODEL_SOURCE_H
+
+#include "model/config.h"
+#include "tokenizer/spec.h"
+
+typedef struct model_source model_source;
+
+struct model_source {
+    char *path; /* for messages */
+    model_config config;
+    tok_spec *tokenizer; /* NULL where the checkpoint has none */
+    const model_tensor *tensors; /* [n_tensors], in model_config_tensors order */
+    size_t n_tensors;
+
+    /* Rows row0 .. row0 + n_rows - 1 of matrix `mat` of tensor `index`, in the tensor's type, to
+     * dst (n_rows * tensor_row_bytes). Thread-safe. */
+    marco_status (*read)(model_source *source, size_t index, int64_t mat, int64_t row0,
+                         int64_t n_rows, void *dst, marco_error *error);
+    void (*close)(model_source *source); /* releases everything, the source itself too */
+};
+
+/* A GGUF file or a Hugging Face folder, every tensor checked against the configuration: present
+ * once, right shape, known type, nothing left over. */
+marco_status model_source_open(const char *path, model_source **out, marco_error *error);
+void model_source_close(model_source *source); /* NULL is allowed */
+
+/* Index of a tensor, or -1. */
+int64_t model_source_find(const model_source *source, model_role role, int32_t layer);
+
+typedef struct model_copy_params {
+    int type;       /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */
+    bool overwrite;
+    int32_t threads;
+    marco_progress progress; /* bytes written */
+    const char *what;        /* "converting" */
+} model_copy_params;
+
+/* Writes a source to a GGUF file (path ends in ".gguf") or a Hugging Face folder, streaming: a
+ * bounded window of rows at a time, converted in parallel, written in order. Types that a format
+ * cannot hold are refused (quantised types in a folder) or, where `type` is -1, decoded to the
+ * nearest that it can (BF16). Rows that do not divide into the asked type's blocks fall back as
+ * llama.cpp's do (docs/formats.md). Nothing is left behind on failure. */
+marco_status model_copy(model_source *source, const char *to, const model_copy_params *params,
+                        marco_error *error);
+
+#endif
