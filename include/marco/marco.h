@@ -135,7 +135,8 @@ MARCO_API void marco_detokenizer_close(marco_detokenizer *detokenizer);
 
 /* Adds an id. *text points to the characters completed by it (*size bytes, possibly 0), valid
  * until the next call on this object. Half a character is held back until it is whole; bytes that
- * can never become a character come out as U+FFFD. */
+ * can never become a character come out as U+FFFD. Ids past the tokenizer's, with which a model's
+ * vocabulary may be padded, have no text. */
 MARCO_API marco_status marco_detokenizer_add(marco_detokenizer *detokenizer, int32_t id,
                                              const char **text, size_t *size, marco_error *error);
 
@@ -319,7 +320,8 @@ typedef enum marco_finish {
     MARCO_FINISH_CANCELLED = 2,
 } marco_finish;
 
-/* A piece of the reply: whole characters. Non-zero stops the reply. */
+/* A piece of the reply: whole characters. After every token also called with size 0, whether or not
+ * it had text. Non-zero stops the reply. */
 typedef int (*marco_text_fn)(void *user, const char *text, size_t size);
 
 typedef struct marco_generation {

@@ -1,0 +1,229 @@
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "infer/internal.h"
+
+enum { DEFAULT_CHUNK = 512, MAX_CHUNK = 1 << 16, LOGITS_AT_ONCE = 16 };
+
+marco_session_params marco_session_params_default(void)
+{
+    return (marco_session_params){0};
+}
+
+marco_status marco_session_create(marco_engine *engine, const marco_session_params *params,
+                                  marco_session **out, marco_error *error)
+{
+    marco_session_params defaults = marco_session_params_default();
+    params = params ? params : &defaults;
+    const model_config *c = &engine->weights->config;
+    if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "context: %d is not between 1 and the %d tokens that the model was made "
+                         "for",
+                         params->n_ctx, c->n_ctx_train);
+    if (params->chunk < 0 || params->chunk > MAX_CHUNK)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d",
+                         params->chunk, MAX_CHUNK);
+    marco_session *session = base_calloc(1, sizeof *session);
+    if (!session)
+        return base_fail_memory(error, sizeof *session, "a session");
+    session->engine = engine;
+    session->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx_train;
+    session->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
+    session->progress = params->progress;
+    model_kv_init(&session->kv, c, engine->f32);
+    session->logits = base_alloc_array((size_t)c->n_vocab, sizeof(float));
+    marco_status status = MARCO_OK;
+    if (!session->logits)
+        status = base_fail_memory(error, (size_t)c->n_vocab * sizeof(float), "logits");
+    if (!status)
+        status = model_context_create(engine->weights, engine->kernels, engine->pool, engine->f32,
+                                      &session->context, error);
+    if (status)
+        marco_session_close(session);
+    else
+        *out = session;
+    return status;
+}
+
+void marco_session_close(marco_session *session)
+{
+    if (!session)
+        return;
+    model_context_free(session->context);
+    model_kv_free(&session->kv);
+    base_free(session->logits);
+    base_free(session->ids);
+    base_free(session);
+}
+
+/* Everything that can be refused before any work is done. Appends the ids without counting them
+ * in yet. */
+static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, marco_error *error)
+{
+    int32_t n_vocab = s->engine->weights->config.n_vocab;
+    if (n == 0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "the prompt is empty: nothing to evaluate");
+    if (n > (size_t)s->n_ctx - s->length)
+        return base_fail(error, MARCO_ERROR_CONTEXT,
+                         "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
+                         "the text or, up to %d, ask for a larger --ctx",
+                         n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= n_vocab)
+            return base_fail(error, MARCO_ERROR_ARGUMENT,
+                             "id %d at position %zu is outside the vocabulary of %d", ids[i],
+                             s->length + i, n_vocab);
+    void *grown = s->ids;
+    bool fits = base_grow(&grown, &s->capacity, s->length + n, sizeof *s->ids);
+    s->ids = grown;
+    if (!fits)
+        return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
+    memmove(s->ids + s->length, ids, n * sizeof *ids);
+    return MARCO_OK;
+}
+
+/* A weight that is NaN or infinite reaches every logit: one look at them finds it. */
+static marco_status check_logits(const marco_session *s, const float *logits, size_t position,
+                                 marco_error *error)
+{
+    const model_weights *w = s->engine->weights;
+    float sum = 0;
+    for (int32_t i = 0; i < w->config.n_vocab; i++)
+        sum += logits[i] * 0.0f; /* 0 for finite numbers, NaN for the others */
+    if (sum == 0.0f)
+        return MARCO_OK;
+    char name[128];
+    if (model_weights_find_nonfinite(w, name))
+        return base_fail(error, MARCO_ERROR_NUMERIC,
+                         "%s: %s holds numbers that are not finite; the file is damaged or the "
+                         "model was not trained well",
+                         w->path, name);
+    return base_fail(error, MARCO_ERROR_NUMERIC,
+                     "%s: the logits at position %zu are not finite numbers: the weights are "
+                     "finite but too large to compute with",
+                     w->path, position);
+}
+
+typedef struct each {
+    marco_logits_fn fn;
+    void *user;
+    float *logits; /* [LOGITS_AT_ONCE, n_vocab] */
+} each;
+
+/* Hands out the logits of the n tokens of the last pass, which began at `position`. */
+static marco_status give_each(marco_session *s, each *e, size_t n, size_t position,
+                              marco_error *error)
+{
+    size_t n_vocab = (size_t)s->engine->weights->config.n_vocab;
+    for (size_t first = 0; first < n; first += LOGITS_AT_ONCE) {
+        size_t count = n - first < LOGITS_AT_ONCE ? n - first : LOGITS_AT_ONCE;
+        model_logits(s->context, (int64_t)first, (int64_t)count, e->logits);
+        for (size_t i = 0; i < count; i++) {
+            const float *logits = e->logits + i * n_vocab;
+            marco_status status = check_logits(s, logits, position + first + i, error);
+            if (status)
+                return status;
+            if (e->fn(e->user, (int64_t)(position + first + i), logits))
+                return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled by the caller");
+        }
+        if (first + count == n)
+            memcpy(s->logits, e->logits + (count - 1) * n_vocab, n_vocab * sizeof *s->logits);
+    }
+    return MARCO_OK;
+}
+
+static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error *error)
+{
+    for (size_t done = 0; done < n;) {
+        size_t count = n - done < (size_t)s->chunk ? n - done : (size_t)s->chunk;
+        size_t position = s->length + done;
+        if (n > count && s->progress.fn && s->progress.fn(s->progress.user, "prompt", done, n))
+            return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled while reading the prompt");
+        marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
+                                            (int64_t)position, error);
+        done += count;
+        if (!status && e) {
+            status = give_each(s, e, count, position, error);
+        } else if (!status && done == n) {
+            model_logits(s->context, (int64_t)count - 1, 1, s->logits);
+            status = check_logits(s, s->logits, s->length + n - 1, error);
+        }
+        if (status)
+            return status;
+    }
+    if (n > (size_t)s->chunk && s->progress.fn)
+        s->progress.fn(s->progress.user, "prompt", n, n);
+    return MARCO_OK;
+}
+
+static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, each *e,
+                             marco_error *error)
+{
+    marco_status status = accept_ids(s, ids, n, error);
+    if (status)
+        return status;
+    pthread_mutex_lock(&s->engine->turn);
+    status = run_chunks(s, n, e, error);
+    pthread_mutex_unlock(&s->engine->turn);
+    if (status) {
+        model_kv_shrink(&s->kv, (int64_t)s->length);
+        s->has_logits = false;
+    } else {
+        s->length += n;
+        s->has_logits = true;
+    }
+    return status;
+}
+
+marco_status marco_session_eval(marco_session *session, const int32_t *ids, size_t n,
+                                marco_error *error)
+{
+    return evaluate(session, ids, n, NULL, error);
+}
+
+marco_status marco_session_eval_each(marco_session *session, const int32_t *ids, size_t n,
+                                     marco_logits_fn fn, void *user, marco_error *error)
+{
+    size_t n_vocab = (size_t)session->engine->weights->config.n_vocab;
+    each e = {fn, user, base_alloc_array(LOGITS_AT_ONCE * n_vocab, sizeof(float))};
+    if (!e.logits)
+        return base_fail_memory(error, LOGITS_AT_ONCE * n_vocab * sizeof(float), "logits");
+    marco_status status = evaluate(session, ids, n, &e, error);
+    base_free(e.logits);
+    return status;
+}
+
+const float *marco_session_logits(const marco_session *session)
+{
+    return session->has_logits ? session->logits : NULL;
+}
+
+const int32_t *marco_session_tokens(const marco_session *session, size_t *n)
+{
+    *n = session->length;
+    return session->ids;
+}
+
+marco_status marco_session_truncate(marco_session *session, size_t n)
+{
+    if (n > session->length)
+        return MARCO_ERROR_ARGUMENT;
+    if (n < session->length)
+        session->has_logits = false;
+    session->length = n;
+    model_kv_shrink(&session->kv, (int64_t)n);
+    return MARCO_OK;
+}
+
+int32_t marco_session_context(const marco_session *session)
+{
+    return session->n_ctx;
+}
+
+uint64_t marco_session_kv_bytes(const marco_session *session)
+{
+    return model_kv_bytes(&session->kv);
+}
