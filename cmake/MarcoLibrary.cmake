@@ -4,16 +4,27 @@ include(CMakePackageConfigHelpers)
 
 set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
 
+# A room's own objects, and those it takes from object libraries (one per instruction level).
+set(objects)
+foreach(room ${MARCO_ROOMS})
+  get_target_property(sources ${room} SOURCES)
+  list(FILTER sources INCLUDE REGEX "TARGET_OBJECTS")
+  list(APPEND objects $<TARGET_OBJECTS:${room}> ${sources})
+endforeach()
+
 foreach(kind SHARED STATIC)
   string(TOLOWER ${kind} lower)
   set(target marco_${lower}_library)
-  add_library(${target} ${kind} ${MARCO_OBJECTS})
+  add_library(${target} ${kind} ${objects})
   # The object files carry no language of their own.
   set_target_properties(${target} PROPERTIES OUTPUT_NAME marco LINKER_LANGUAGE C)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>
                                               $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(${target} PRIVATE ${MARCO_LIBRARIES})
 endforeach()
+if(NOT MARCO_SANITIZE)
+  target_link_options(marco_shared_library PRIVATE -Wl,--no-undefined)
+endif()
 set_target_properties(marco_shared_library PROPERTIES
   EXPORT_NAME marco VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 set_target_properties(marco_static_library PROPERTIES EXPORT_NAME marco_static)

@@ -1,0 +1,87 @@
+#include "load.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "interrupt.h"
+#include "text.h"
+
+static int read_compute(const command *self, const char *name, marco_compute *compute)
+{
+    if (!name || strcmp(name, "auto") == 0)
+        *compute = MARCO_COMPUTE_AUTO;
+    else if (strcmp(name, "f32") == 0)
+        *compute = MARCO_COMPUTE_F32;
+    else
+        return command_misused(self, "--compute '%s': must be f32 or auto", name);
+    return EXIT_SUCCESS;
+}
+
+/* A template's name stands for itself, a file for its text. */
+static int read_template(const command *self, const char *name, text *out)
+{
+    struct stat info;
+    *out = (text){0};
+    if (name && stat(name, &info) == 0)
+        return text_read(self, name, out);
+    return EXIT_SUCCESS;
+}
+
+int load_open(const command *self, const load_options *options, const char *chat_template,
+              loaded *out)
+{
+    *out = (loaded){.progress = progress_create(self, options->quiet)};
+    if (!options->model)
+        return command_misused(self, "no model: give -m MODEL");
+    marco_engine_params engine = marco_engine_params_default();
+    int exit_status = read_compute(self, options->compute, &engine.compute);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+    text template_text;
+    exit_status = read_template(self, chat_template, &template_text);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+
+    interrupt_catch();
+    marco_error error = {0};
+    engine.threads = options->threads;
+    engine.chat_template = template_text.data ? template_text.data : chat_template;
+    engine.progress = progress_of(&out->progress);
+    marco_status status = marco_engine_open(options->model, &engine, &out->engine, &error);
+    progress_clear(&out->progress);
+    free(template_text.data);
+    if (status != MARCO_OK)
+        return command_status(self, status, &error);
+
+    const marco_model_info *info = marco_engine_info(out->engine);
+    if (info->provenance && !options->quiet) {
+        fputs("note: ", stderr);
+        print_safely(stderr, info->provenance, strlen(info->provenance));
+        fputc('\n', stderr);
+    }
+    marco_session_params session = marco_session_params_default();
+    session.n_ctx = options->ctx;
+    session.chunk = options->chunk;
+    session.progress = progress_of(&out->progress);
+    status = marco_session_create(out->engine, &session, &out->session, &error);
+    return command_status(self, status, &error);
+}
+
+void load_close(loaded *l)
+{
+    if (l->session)
+        marco_session_close(l->session);
+    if (l->engine)
+        marco_engine_close(l->engine);
+    *l = (loaded){0};
+}
+
+uint64_t memory_peak(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+    return (uint64_t)usage.ru_maxrss * 1024;
+}

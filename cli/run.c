@@ -1,0 +1,179 @@
+/* marco run: one prompt, one reply. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "generate.h"
+#include "interrupt.h"
+
+struct run_options {
+    load_options load;
+    generate_options generate;
+    const char *prompt;
+    const char *file;
+    bool raw;
+};
+
+static const cli_option options[] = {
+    {"prompt", 'p', OPTION_TEXT, "TEXT", offsetof(struct run_options, prompt), 0, "The prompt."},
+    {"file", 'f', OPTION_TEXT, "FILE", offsetof(struct run_options, file), 0,
+     "Read the prompt from FILE (-: standard input, also without -p and -f)."},
+    {"raw", 0, OPTION_FLAG, NULL, offsetof(struct run_options, raw), 0,
+     "Continue the text as it stands, without the chat template; special tokens in it count."},
+    LOAD_OPTIONS(struct run_options),
+    GENERATE_OPTIONS(struct run_options),
+};
+
+typedef struct reply {
+    text text; /* kept for --json */
+    bool keep, terminal, short_of_memory;
+    int cause; /* why standard output took no more, an errno */
+} reply;
+
+static int on_text(void *user, const char *data, size_t size)
+{
+    reply *r = user;
+    if (interrupt_pending())
+        return 1;
+    if (r->keep) {
+        r->short_of_memory = !text_append(&r->text, data, size);
+        return r->short_of_memory;
+    }
+    if (r->terminal)
+        print_safely(stdout, data, size);
+    else
+        fwrite(data, 1, size, stdout);
+    if (fflush(stdout) == 0)
+        return 0;
+    r->cause = errno;
+    return 1;
+}
+
+/* The prompt as ids: as the user's turn of a chat where the model has a template. */
+static int encode(const command *self, const struct run_options *o, const marco_engine *engine,
+                  const text *prompt, int32_t **ids, size_t *n)
+{
+    marco_error error = {0};
+    marco_status status;
+    if (!o->raw) {
+        size_t valid = utf8_invalid(prompt->data, prompt->size);
+        if (valid < prompt->size)
+            return command_fail(self,
+                                "the prompt is not UTF-8 at byte %zu; --raw takes any bytes", valid);
+        json_t *messages = json_array();
+        if (o->generate.system)
+            json_array_append_new(messages, message_create("system", o->generate.system,
+                                                           strlen(o->generate.system)));
+        json_array_append_new(messages, message_create("user", prompt->data, prompt->size));
+        status = chat_ids(engine, &o->generate, messages, ids, n, &error);
+        json_decref(messages);
+        if (status == MARCO_OK)
+            return EXIT_SUCCESS;
+        if (status == MARCO_ERROR_UNSUPPORTED)
+            return command_fail(self, "%s; --raw does without",
+                                error.message);
+        /* A checkpoint without a template continues text. */
+        if (status != MARCO_ERROR_NOT_FOUND || o->generate.system || o->generate.chat_template)
+            return command_status(self, status, &error);
+    }
+    status = marco_tokenizer_encode(marco_engine_tokenizer(engine), prompt->data, prompt->size,
+                                    MARCO_ENCODE_SPECIAL | MARCO_ENCODE_BOS, ids, n, &error);
+    return command_status(self, status, &error);
+}
+
+static int print_json(const command *self, const loaded *l, const reply *r,
+                      const marco_generation_stats *stats, uint64_t seed)
+{
+    json_t *object = json_pack("{s:o, s:s, s:o}", "text",
+                               json_text(r->text.data ? r->text.data : "", r->text.size), "finish",
+                               finish_name(stats->finish), "stats", stats_json(l, stats, seed));
+    return json_line(self, object);
+}
+
+static int generate(const command *self, struct run_options *o, loaded *l, const int32_t *ids,
+                    size_t n)
+{
+    reply r = {.keep = o->load.json, .terminal = isatty(STDOUT_FILENO) != 0};
+    marco_generation generation;
+    marco_generation_stats stats = {0};
+    marco_error error = {0};
+    int exit_status = generation_create(self, &o->generate, l->engine, &generation);
+    if (exit_status != EXIT_SUCCESS)
+        goto done;
+    generation.on_text = on_text;
+    generation.user = &r;
+    uint64_t seed = generation.sampling.seed;
+    marco_status status = marco_session_generate(l->session, ids, n, &generation, &stats, &error);
+    progress_clear(&l->progress);
+    if (status != MARCO_OK) {
+        exit_status = command_status(self, status, &error);
+        goto done;
+    }
+    if (r.cause) {
+        exit_status = command_fail(self, "standard output: %s", strerror(r.cause));
+        goto done;
+    }
+    if (o->load.json)
+        exit_status = print_json(self, l, &r, &stats, seed);
+    else
+        fputc('\n', stdout);
+    fflush(stdout);
+    if (r.short_of_memory)
+        exit_status = command_fail(self, "out of memory");
+    else if (interrupt_pending())
+        exit_status = EXIT_INTERRUPTED;
+    if (!o->load.quiet && !o->load.json) {
+        fputc('\n', stderr);
+        stats_print(stderr, l, &stats, seed);
+    }
+done:
+    free(r.text.data);
+    generation_free(&o->generate, &generation);
+    return exit_status;
+}
+
+static int run(const command *self, int argc, char **argv)
+{
+    struct run_options o = {.generate = GENERATE_DEFAULTS};
+    int exit_status = 0;
+    if (options_parse(self, argc, argv, &o, &exit_status) < 0)
+        return exit_status;
+    text prompt = {0};
+    loaded l = {0};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    if (!o.load.model)
+        return command_misused(self, "no model: give -m MODEL");
+    exit_status = text_prompt(self, o.prompt, o.file, &prompt);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = load_open(self, &o.load, o.generate.chat_template, &l);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = encode(self, &o, l.engine, &prompt, &ids, &n);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = generate(self, &o, &l, ids, n);
+    marco_free(ids);
+    load_close(&l);
+    free(prompt.data);
+    return exit_status;
+}
+
+const command run_command = {
+    .name = "run",
+    .summary = "reply to a prompt",
+    .synopsis = "-m MODEL [-p TEXT | -f FILE] [OPTION...]",
+    .details =
+        "Loads a model, streams its reply to standard output and ends with speed, memory and "
+        "parameters on standard error.\n"
+        "Where the checkpoint has a chat template, the prompt is the user's turn of a chat, its "
+        "text encoded so that it cannot pose as anything else. Where it has none, or with --raw, "
+        "the prompt is text to be continued.\n"
+        "With --json, one object is printed at the end: text, finish (stop, length, cancelled) "
+        "and stats.\n",
+    .example = "marco run -m marco-mini.gguf -p 'Why is the sky blue?' -n 200\n"
+               "marco run -m marco-mini.gguf --raw --temp 0 < story.txt\n",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+    .run = run,
+};

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Ctrl-C while writing and while generating: exit status 130, nothing half-made left.
+. "$(dirname "$0")/common.sh"
+
+# interrupt file|output COMMAND...: interrupts it once it has begun to write files under room, or its
+# reply, and leaves its exit status in $status. Python, since shells start background children with
+# the signal ignored.
+interrupt() {
+    python3 - "$@" <<'PYTHON'
+import os, signal, subprocess, sys, time
+what, command = sys.argv[1], sys.argv[2:]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open("err", "wb"))
+deadline = time.monotonic() + 120
+if what == "output":  # the first piece of a reply
+    process.stdout.read(1)
+else:  # a file being written
+    while not any(os.path.getsize(os.path.join(folder, name)) > 100000
+                  for folder, _, names in os.walk("room") for name in names):
+        if process.poll() is not None or time.monotonic() > deadline:
+            sys.exit(99)
+        time.sleep(0.001)
+process.send_signal(signal.SIGINT)
+process.stdout.read()
+sys.exit(process.wait(timeout=120))
+PYTHON
+    status=$?
+}
+
+mkdir room
+for out in room/out.gguf room/out; do
+    interrupt file "$marco" synth qwen3-0.6b $out --layers 4 --type F32
+    check "synth $out: exit status $status" [ $status -eq 130 ]
+    check "synth $out: one line" sh -c '[ "$(cat err)" = "marco synth: interrupted" ]'
+    check "synth $out: nothing is left" [ -z "$(ls -A room)" ]
+done
+works "$marco" synth qwen3-0.6b model.gguf --layers 2 --type F32
+for out in room/out.gguf room/out; do
+    interrupt file "$marco" convert model.gguf $out --type F16
+    check "convert $out: exit status $status" [ $status -eq 130 ]
+    check "convert $out: nothing is left" [ -z "$(ls -A room)" ]
+done
+interrupt file "$marco" upcycle --from model.gguf --to room/out.gguf --experts 8 --expert-dim 768 \
+    --top-k 2
+check "upcycle: exit status $status" [ $status -eq 130 ]
+check "upcycle: nothing is left" [ -z "$(ls -A room)" ]
+
+works "$marco" synth tiny-qwen3moe tiny
+sed -i 's/"max_position_embeddings": *[0-9]*/"max_position_embeddings": 100000000/' tiny/config.json
+interrupt output "$marco" run -m tiny -p a --ignore-eos
+check "run: exit status $status" [ $status -eq 130 ]
+check "run: its statistics" grep -q '^decode' err
+finish
