@@ -17,7 +17,8 @@ static const cli_option options[] = {
     GENERATE_OPTIONS(struct chat_options),
 };
 
-/* ---- one turn ---------------------------------------------------------------------------------- */
+/* ---- one turn ----------------------------------------------------------------------------------
+ */
 
 static int on_text(void *user, const char *data, size_t size)
 {
@@ -51,8 +52,7 @@ static marco_status generate_reply(chat *c, marco_error *error)
 {
     int32_t *ids = NULL;
     size_t n = 0;
-    marco_status status =
-        chat_ids(c->model.engine, c->options, c->messages, &ids, &n, error);
+    marco_status status = chat_ids(c->model.engine, c->options, c->messages, &ids, &n, error);
     if (status != MARCO_OK)
         return status;
     size_t shared = rewind_to_shared(c->model.session, ids, n);
@@ -68,8 +68,8 @@ static marco_status generate_reply(chat *c, marco_error *error)
 static bool finish_turn(chat *c)
 {
     const char *data = c->reply.data ? c->reply.data : "";
-    bool added = json_array_append_new(
-                     c->messages, message_create("assistant", data, c->reply.size)) == 0;
+    bool added =
+        json_array_append_new(c->messages, message_create("assistant", data, c->reply.size)) == 0;
     if (c->json) {
         return added && json_line(c->self, json_pack("{s:s, s:o, s:s}", "role", "assistant",
                                                      "content", json_text(data, c->reply.size),
@@ -114,7 +114,8 @@ int chat_turn(chat *c, const char *line, size_t size)
     return command_status(c->self, status, &error);
 }
 
-/* ---- reading lines ----------------------------------------------------------------------------- */
+/* ---- reading lines -----------------------------------------------------------------------------
+ */
 
 /* Lines of a pipe or file. Returns the exit status: that of the last line that failed. */
 static int converse_plainly(chat *c)

@@ -49,9 +49,10 @@ const command convert_command = {
     .name = "convert",
     .summary = "turn a Hugging Face folder into a GGUF file, or back",
     .synopsis = "IN OUT [OPTION...]",
-    .details = "Reads the checkpoint IN (also -m IN) and writes OUT: a GGUF file where the name ends "
-               "in .gguf, else a Hugging Face folder. OUT appears whole or not at all. What OUT's "
-               "format cannot express is refused by name. Memory stays under 1 GiB for any size.\n",
+    .details =
+        "Reads the checkpoint IN (also -m IN) and writes OUT: a GGUF file where the name ends "
+        "in .gguf, else a Hugging Face folder. OUT appears whole or not at all. What OUT's "
+        "format cannot express is refused by name. Memory stays under 1 GiB for any size.\n",
     .example = "marco convert Marco-Mini-Instruct marco-mini.gguf --type Q8_0\n"
                "marco convert marco-mini.gguf Marco-Mini-HF --type BF16\n",
     .options = options,

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <sys/random.h>
 
-/* ---- options ----------------------------------------------------------------------------------- */
+/* ---- options -----------------------------------------------------------------------------------
+ */
 
 static void set(float *field, float given)
 {
@@ -78,7 +79,8 @@ void generation_free(generate_options *options, marco_generation *generation)
     *generation = (marco_generation){0};
 }
 
-/* ---- chat -------------------------------------------------------------------------------------- */
+/* ---- chat --------------------------------------------------------------------------------------
+ */
 
 json_t *message_create(const char *role, const char *content, size_t size)
 {
@@ -96,13 +98,13 @@ marco_status chat_ids(const marco_engine *engine, const generate_options *option
     marco_chat_params params = marco_chat_params_default();
     params.messages = written;
     params.enable_thinking = options->think ? 1 : options->no_think ? 0 : -1;
-    marco_status status =
-        marco_chat_encode(marco_engine_tokenizer(engine), &params, ids, n, error);
+    marco_status status = marco_chat_encode(marco_engine_tokenizer(engine), &params, ids, n, error);
     free(written);
     return status;
 }
 
-/* ---- statistics -------------------------------------------------------------------------------- */
+/* ---- statistics --------------------------------------------------------------------------------
+ */
 
 const char *finish_name(marco_finish finish)
 {
@@ -133,9 +135,9 @@ void stats_print(FILE *out, const loaded *l, const marco_generation_stats *stats
     const marco_model_info *info = marco_engine_info(l->engine);
     char peak[32], weights[32], cache[32], read[32];
     fprintf(out, "prefill     %7.1f tokens/s  (%zu tokens in %.2f s)\n",
-            rate(stats->n_prompt, stats->prefill_seconds), stats->n_prompt,
-            stats->prefill_seconds);
-    fprintf(out, "decode      %7.1f tokens/s  (%zu tokens in %.2f s; %d threads, %s, %s read a token)\n",
+            rate(stats->n_prompt, stats->prefill_seconds), stats->n_prompt, stats->prefill_seconds);
+    fprintf(out,
+            "decode      %7.1f tokens/s  (%zu tokens in %.2f s; %d threads, %s, %s read a token)\n",
             rate(stats->n_decoded, stats->decode_seconds), stats->n_decoded, stats->decode_seconds,
             info->threads, marco_cpu_level(), format_bytes(info->bytes_per_token, read));
     fprintf(out, "memory      %s at most (weights %s, KV cache %s)\n",
@@ -156,19 +158,19 @@ json_t *stats_json(const loaded *l, const marco_generation_stats *stats, uint64_
     const marco_model_info *info = marco_engine_info(l->engine);
     return json_pack(
         "{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s}", //
-        "prompt_tokens", (json_int_t)stats->n_prompt,                                 //
-        "reply_tokens", (json_int_t)stats->n_reply,                                   //
-        "prefill_seconds", stats->prefill_seconds,                                    //
-        "prefill_tokens_per_second", rate(stats->n_prompt, stats->prefill_seconds),   //
-        "decode_seconds", stats->decode_seconds,                                      //
-        "decode_tokens_per_second", rate(stats->n_decoded, stats->decode_seconds),    //
-        "decoded", (json_int_t)stats->n_decoded,                                      //
-        "peak_memory_bytes", (json_int_t)memory_peak(),                               //
-        "weight_bytes", (json_int_t)info->weight_bytes,                               //
-        "kv_bytes", (json_int_t)marco_session_kv_bytes(l->session),                   //
-        "total_params", (json_int_t)info->total_params,                               //
-        "active_params", (json_int_t)info->active_params,                             //
-        "seed", (json_int_t)seed,                                                     //
-        "threads", (int)info->threads,                                                //
+        "prompt_tokens", (json_int_t)stats->n_prompt,                                  //
+        "reply_tokens", (json_int_t)stats->n_reply,                                    //
+        "prefill_seconds", stats->prefill_seconds,                                     //
+        "prefill_tokens_per_second", rate(stats->n_prompt, stats->prefill_seconds),    //
+        "decode_seconds", stats->decode_seconds,                                       //
+        "decode_tokens_per_second", rate(stats->n_decoded, stats->decode_seconds),     //
+        "decoded", (json_int_t)stats->n_decoded,                                       //
+        "peak_memory_bytes", (json_int_t)memory_peak(),                                //
+        "weight_bytes", (json_int_t)info->weight_bytes,                                //
+        "kv_bytes", (json_int_t)marco_session_kv_bytes(l->session),                    //
+        "total_params", (json_int_t)info->total_params,                                //
+        "active_params", (json_int_t)info->active_params,                              //
+        "seed", (json_int_t)seed,                                                      //
+        "threads", (int)info->threads,                                                 //
         "cpu", marco_cpu_level());
 }

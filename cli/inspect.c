@@ -41,8 +41,8 @@ static void describe(const char *key, json_t *value, text *out)
             snprintf(buffer, sizeof(buffer), "%s (%" PRId64 ")",
                      format_bytes((uint64_t)integer, size), integer);
         else if (ends_with(key, "params") && integer >= 1000000)
-            snprintf(buffer, sizeof(buffer), integer >= 1000000000 ? "%.2f B (%" PRId64 ")"
-                                                                   : "%.1f M (%" PRId64 ")",
+            snprintf(buffer, sizeof(buffer),
+                     integer >= 1000000000 ? "%.2f B (%" PRId64 ")" : "%.1f M (%" PRId64 ")",
                      (double)integer / (integer >= 1000000000 ? 1e9 : 1e6), integer);
         else
             snprintf(buffer, sizeof(buffer), "%" PRId64, integer);

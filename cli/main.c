@@ -6,13 +6,20 @@
 
 #include "command.h"
 
-extern const command run_command, chat_command, score_command, tokenize_command,
-    detokenize_command, inspect_command, convert_command, upcycle_command, synth_command,
-    help_command;
+extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
+    inspect_command, convert_command, upcycle_command, synth_command, help_command;
 
 const command *const commands[] = {
-    &run_command,     &chat_command,    &score_command,   &tokenize_command, &detokenize_command,
-    &inspect_command, &convert_command, &upcycle_command, &synth_command,    &help_command,
+    &run_command,
+    &chat_command,
+    &score_command,
+    &tokenize_command,
+    &detokenize_command,
+    &inspect_command,
+    &convert_command,
+    &upcycle_command,
+    &synth_command,
+    &help_command,
     NULL,
 };
 
@@ -83,11 +90,11 @@ int command_status(const command *self, marco_status status, const marco_error *
         command_fail(self, "interrupted");
         return EXIT_INTERRUPTED;
     }
-    return command_fail(self, "%s",
-                        error->message[0] ? error->message : marco_status_text(status));
+    return command_fail(self, "%s", error->message[0] ? error->message : marco_status_text(status));
 }
 
-/* ---- marco help -------------------------------------------------------------------------------- */
+/* ---- marco help --------------------------------------------------------------------------------
+ */
 
 struct help_options {
     bool man;
@@ -130,7 +137,8 @@ const command help_command = {
     .run = help_run,
 };
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------------------
+ */
 
 int main(int argc, char **argv)
 {

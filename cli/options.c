@@ -99,7 +99,8 @@ static const char *store(const cli_option *o, const char *text, void *field, int
     return NULL;
 }
 
-/* getopt's two descriptions of the table: letters [2 * MAX_OPTIONS + 3], names [MAX_OPTIONS + 2]. */
+/* getopt's two descriptions of the table: letters [2 * MAX_OPTIONS + 3], names [MAX_OPTIONS + 2].
+ */
 static void describe(const command *self, char *letters, struct option *names)
 {
     *letters++ = ':'; /* missing values are told from unknown options */

@@ -60,20 +60,19 @@ static int encode(const command *self, const struct run_options *o, const marco_
     if (!o->raw) {
         size_t valid = utf8_invalid(prompt->data, prompt->size);
         if (valid < prompt->size)
-            return command_fail(self,
-                                "the prompt is not UTF-8 at byte %zu; --raw takes any bytes", valid);
+            return command_fail(self, "the prompt is not UTF-8 at byte %zu; --raw takes any bytes",
+                                valid);
         json_t *messages = json_array();
         if (o->generate.system)
-            json_array_append_new(messages, message_create("system", o->generate.system,
-                                                           strlen(o->generate.system)));
+            json_array_append_new(
+                messages, message_create("system", o->generate.system, strlen(o->generate.system)));
         json_array_append_new(messages, message_create("user", prompt->data, prompt->size));
         status = chat_ids(engine, &o->generate, messages, ids, n, &error);
         json_decref(messages);
         if (status == MARCO_OK)
             return EXIT_SUCCESS;
         if (status == MARCO_ERROR_UNSUPPORTED)
-            return command_fail(self, "%s; --raw does without",
-                                error.message);
+            return command_fail(self, "%s; --raw does without", error.message);
         /* A checkpoint without a template continues text. */
         if (status != MARCO_ERROR_NOT_FOUND || o->generate.system || o->generate.chat_template)
             return command_status(self, status, &error);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "load.h"
 #include "interrupt.h"
+#include "load.h"
 #include "text.h"
 
 struct score_options {
@@ -46,7 +46,8 @@ typedef struct scorer {
     bool json, bad_number;
 } scorer;
 
-/* ---- numbers ----------------------------------------------------------------------------------- */
+/* ---- numbers -----------------------------------------------------------------------------------
+ */
 
 /* log(sum(exp(logits))), or NaN where they are not all finite. */
 static double log_sum_exp(const float *logits, int32_t n)
@@ -81,7 +82,8 @@ static void find_top(scorer *s, const float *logits, double log_sum)
     }
 }
 
-/* ---- output ------------------------------------------------------------------------------------ */
+/* ---- output ------------------------------------------------------------------------------------
+ */
 
 /* 17 digits say a double exactly, so that equal outputs mean equal results. */
 static void print_json(const scorer *s, int64_t position)
@@ -149,7 +151,8 @@ static int on_logits(void *user, int64_t position, const float *logits)
     return interrupt_pending() || ferror(stdout);
 }
 
-/* ---- input ------------------------------------------------------------------------------------- */
+/* ---- input -------------------------------------------------------------------------------------
+ */
 
 /* "9707,11,1879" */
 static int read_ids(const command *self, const char *list, int32_t **ids, size_t *n)
@@ -204,10 +207,11 @@ static int encode(const command *self, const struct score_options *o, const marc
     return exit_status;
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------------------
+ */
 
-static int score(const command *self, const struct score_options *o, loaded *l,
-                 const int32_t *ids, size_t n)
+static int score(const command *self, const struct score_options *o, loaded *l, const int32_t *ids,
+                 size_t n)
 {
     const marco_model_info *info = marco_engine_info(l->engine);
     scorer s = {.self = self,
@@ -230,8 +234,8 @@ static int score(const command *self, const struct score_options *o, loaded *l,
     progress_clear(&l->progress);
     int exit_status = EXIT_SUCCESS;
     if (s.bad_number)
-        exit_status = command_fail(self, "%s: the model's logits are not finite numbers",
-                                   o->load.model);
+        exit_status =
+            command_fail(self, "%s: the model's logits are not finite numbers", o->load.model);
     else if (status != MARCO_OK && !ferror(stdout))
         exit_status = command_status(self, status, &error);
     else if (status == MARCO_OK && !o->load.json && n > 1)

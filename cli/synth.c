@@ -76,9 +76,10 @@ const command synth_command = {
     .name = "synth",
     .summary = "write random weights in a named shape",
     .synopsis = "SHAPE OUT [OPTION...]",
-    .details = "Writes a checkpoint of full size whose weights are random, to measure speed and "
-               "memory without the real ones. OUT is a GGUF file where the name ends in .gguf, else "
-               "a Hugging Face folder.\n",
+    .details =
+        "Writes a checkpoint of full size whose weights are random, to measure speed and "
+        "memory without the real ones. OUT is a GGUF file where the name ends in .gguf, else "
+        "a Hugging Face folder.\n",
     .example = "marco synth --list\nmarco synth marco-nano nano-random.gguf --type Q8_0\n",
     .options = options,
     .n_options = sizeof(options) / sizeof(options[0]),

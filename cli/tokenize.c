@@ -14,7 +14,8 @@ struct tokenize_options {
     bool json;
 };
 
-/* ---- lines, buffered --------------------------------------------------------------------------- */
+/* ---- lines, buffered ---------------------------------------------------------------------------
+ */
 
 enum { BLOCK = 1 << 20 };
 
@@ -30,10 +31,9 @@ typedef struct lines {
 static int next_line(const command *self, lines *in, const char **line, size_t *size)
 {
     for (;;) {
-        char *newline =
-            in->held.size > in->looked
-                ? memchr(in->held.data + in->looked, '\n', in->held.size - in->looked)
-                : NULL;
+        char *newline = in->held.size > in->looked
+                            ? memchr(in->held.data + in->looked, '\n', in->held.size - in->looked)
+                            : NULL;
         if (newline || (in->end && in->start < in->held.size)) {
             char *last = newline ? newline : in->held.data + in->held.size;
             *line = in->held.data + in->start;
@@ -66,7 +66,8 @@ static int next_line(const command *self, lines *in, const char **line, size_t *
     }
 }
 
-/* ---- ids to text and back ---------------------------------------------------------------------- */
+/* ---- ids to text and back ----------------------------------------------------------------------
+ */
 
 /* "[1,2,3]\n" */
 static void print_ids(const int32_t *ids, size_t n)
@@ -199,7 +200,8 @@ static int each_line(const command *self, int argc, char **argv, line_fn work)
     return exit_status;
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------------------
+ */
 
 static int tokenize(const command *self, int argc, char **argv)
 {

@@ -131,7 +131,8 @@ const command upcycle_command = {
     .summary = "cut a dense model into a mixture of experts",
     .synopsis = "--from DENSE --to OUT --experts E --expert-dim F --top-k K [OPTION...]",
     .details =
-        "Slices each feed-forward layer of the parent into N = width / F experts, copies them to E, "
+        "Slices each feed-forward layer of the parent into N = width / F experts, copies them to "
+        "E, "
         "scales them, draws a share of each anew and adds a router. OUT appears whole or not at "
         "all.\n"
         "With --scale down --drop 0 --router virtual-group and K = N the result computes what "

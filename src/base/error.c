@@ -70,10 +70,8 @@ marco_status base_fail_errno(marco_error *error, int code, const char *what, con
         status = MARCO_ERROR_MEMORY;
     else if (code == EEXIST || code == ENOTEMPTY)
         status = MARCO_ERROR_EXISTS;
-    char text[128];
-    if (strerror_r(code, text, sizeof text) != 0)
-        snprintf(text, sizeof text, "error %d", code);
-    return base_fail(error, status, "%s %s: %s", what, path, text);
+    /* strerror is safe among threads in glibc (since 2.32) and musl; strerror_r has two forms. */
+    return base_fail(error, status, "%s %s: %s", what, path, strerror(code));
 }
 
 void base_error_prefix(marco_error *error, const char *prefix)

@@ -1,5 +1,6 @@
-/* Streams a source into a file or folder: a window of rows is read, converted by all threads and
- * written, then the next. Memory does not depend on the checkpoint's size. */
+/* Streams a source into a file or folder, a window of rows at a time: while the threads read and
+ * convert one, one of them first writes the window before. Memory does not depend on the
+ * checkpoint's size. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,7 @@ typedef struct copier {
     tensor_type main_type;
     bool to_gguf, permute;
     base_pool *pool;
-    char *window;
+    char *buffers[2]; /* of window_bytes: the window being converted, the one being written */
     size_t window_bytes;
     char *scratch; /* [threads] of scratch_stride bytes: rows as read, then one row in F32 */
     size_t scratch_stride, row_offset;
@@ -123,11 +124,13 @@ static marco_status plan_memory(copier *c, marco_error *error)
     }
     c->row_offset = (read + 63) / 64 * 64;
     c->scratch_stride = (c->row_offset + cols * sizeof(float) + 63) / 64 * 64;
-    c->window = base_alloc_aligned(c->window_bytes);
+    c->buffers[0] = base_alloc_aligned(c->window_bytes);
+    c->buffers[1] = base_alloc_aligned(c->window_bytes);
     c->scratch = base_alloc_aligned(threads * c->scratch_stride);
     c->errors = base_calloc(threads, sizeof *c->errors);
-    if (!c->window || !c->scratch || !c->errors)
-        return base_fail_memory(error, c->window_bytes + threads * c->scratch_stride, "converting");
+    if (!c->buffers[0] || !c->buffers[1] || !c->scratch || !c->errors)
+        return base_fail_memory(error, 2 * c->window_bytes + threads * c->scratch_stride,
+                                "converting");
     return MARCO_OK;
 }
 
@@ -138,7 +141,8 @@ static marco_status plan_memory(copier *c, marco_error *error)
 typedef struct window {
     copier *c;
     size_t index;
-    int64_t first, n, n_parts;
+    int64_t first, n; /* n == 0: no window */
+    char *data;
 } window;
 
 /* How many of rows first .. first + n - 1 one read can fetch, and where they are: as many as lie in
@@ -217,37 +221,53 @@ static marco_status convert_rows(const window *w, int64_t first, int64_t n, char
     return MARCO_OK;
 }
 
-static void convert_part(void *user, int64_t part, int thread)
+static size_t window_row_bytes(const window *w)
 {
-    const window *w = user;
-    marco_error *error = &w->c->errors[thread];
-    int64_t begin = w->n * part / w->n_parts, end = w->n * (part + 1) / w->n_parts;
-    size_t out_bytes =
-        tensor_row_bytes(w->c->types[w->index], w->c->source->tensors[w->index].cols);
-    if (!error->status)
-        error->status = convert_rows(w, w->first + begin, end - begin,
-                                     w->c->window + (size_t)begin * out_bytes, thread, error);
+    return tensor_row_bytes(w->c->types[w->index], w->c->source->tensors[w->index].cols);
 }
 
-/* ---- writing
- * --------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* A folder has a tensor for each matrix, a GGUF file one for all. */
-static marco_status emit(const window *w, size_t row_bytes, marco_error *error)
+static marco_status write_window(const window *w, marco_error *error)
 {
     copier *c = w->c;
     int64_t rows = c->source->tensors[w->index].rows;
+    size_t row_bytes = window_row_bytes(w);
     if (c->to_gguf)
-        return gguf_writer_data(c->gguf, c->window, (size_t)w->n * row_bytes, error);
+        return gguf_writer_data(c->gguf, w->data, (size_t)w->n * row_bytes, error);
     marco_status status = MARCO_OK;
     for (int64_t at = 0; !status && at < w->n;) {
         int64_t left = rows - (w->first + at) % rows;
         int64_t n = left < w->n - at ? left : w->n - at;
-        status = safetensors_writer_data(c->safetensors, c->window + (size_t)at * row_bytes,
+        status = safetensors_writer_data(c->safetensors, w->data + (size_t)at * row_bytes,
                                          (size_t)n * row_bytes, error);
         at += n;
     }
     return status;
+}
+
+/* One step of the stream: the window before is written, this one converted. */
+typedef struct step {
+    window before, now;
+    int64_t n_parts; /* of the conversion */
+} step;
+
+/* Part 0 is the writing, so that it starts first. */
+static void step_part(void *user, int64_t part, int thread)
+{
+    const step *s = user;
+    const window *w = part ? &s->now : &s->before;
+    marco_error *error = &w->c->errors[thread];
+    if (error->status || w->n == 0)
+        return;
+    if (part == 0) {
+        error->status = write_window(w, error);
+    } else {
+        int64_t begin = w->n * (part - 1) / s->n_parts, end = w->n * part / s->n_parts;
+        error->status = convert_rows(w, w->first + begin, end - begin,
+                                     w->data + (size_t)begin * window_row_bytes(w), thread, error);
+    }
 }
 
 static marco_status report(copier *c, size_t bytes, marco_error *error)
@@ -259,40 +279,42 @@ static marco_status report(copier *c, size_t bytes, marco_error *error)
     return MARCO_OK;
 }
 
-static marco_status copy_tensor(copier *c, size_t index, marco_error *error)
+/* Converts `now` (none at the end) while writing what came before it. */
+static marco_status advance(copier *c, window *before, window now, marco_error *error)
 {
-    const model_tensor *t = &c->source->tensors[index];
-    size_t row_bytes = tensor_row_bytes(c->types[index], t->cols);
-    int64_t total = t->mats * t->rows, step = (int64_t)(c->window_bytes / row_bytes);
     int threads = base_pool_threads(c->pool);
-    for (int64_t first = 0; first < total; first += step) {
-        window w = {c, index, first, total - first < step ? total - first : step, 0};
-        w.n_parts = (int64_t)threads * PARTS_PER_THREAD;
-        if (w.n_parts > w.n)
-            w.n_parts = w.n;
-        base_pool_run(c->pool, convert_part, &w, w.n_parts);
-        for (int i = 0; i < threads; i++) {
-            if (c->errors[i].status) {
-                if (error)
-                    *error = c->errors[i];
-                return c->errors[i].status;
-            }
+    step s = {*before, now, (int64_t)threads * PARTS_PER_THREAD};
+    if (s.n_parts > now.n)
+        s.n_parts = now.n;
+    base_pool_run(c->pool, step_part, &s, 1 + s.n_parts);
+    for (int i = 0; i < threads; i++) {
+        if (c->errors[i].status) {
+            if (error)
+                *error = c->errors[i];
+            return c->errors[i].status;
         }
-        marco_status status = emit(&w, row_bytes, error);
-        if (!status)
-            status = report(c, (size_t)w.n * row_bytes, error);
-        if (status)
-            return status;
     }
-    return MARCO_OK;
+    size_t written = before->n ? (size_t)before->n * window_row_bytes(before) : 0;
+    *before = now;
+    return report(c, written, error);
 }
 
 static marco_status copy_tensors(copier *c, marco_error *error)
 {
-    marco_status status = report(c, 0, error);
-    for (size_t i = 0; !status && i < c->source->n_tensors; i++)
-        status = copy_tensor(c, i, error);
-    return status;
+    marco_status status = MARCO_OK;
+    window before = {.c = c};
+    for (size_t i = 0; i < c->source->n_tensors; i++) {
+        const model_tensor *t = &c->source->tensors[i];
+        window now = {.c = c, .index = i};
+        int64_t rows = t->mats * t->rows,
+                most = (int64_t)(c->window_bytes / window_row_bytes(&now));
+        for (; !status && now.first < rows; now.first += now.n) {
+            now.n = rows - now.first < most ? rows - now.first : most;
+            now.data = before.data == c->buffers[0] ? c->buffers[1] : c->buffers[0];
+            status = advance(c, &before, now, error);
+        }
+    }
+    return status ? status : advance(c, &before, (window){.c = c}, error);
 }
 
 /* ---- GGUF
@@ -428,7 +450,8 @@ marco_status model_copy(model_source *source, const char *to, const model_copy_p
     base_pool_destroy(c.pool);
     base_free(c.errors);
     base_free(c.scratch);
-    base_free(c.window);
+    base_free(c.buffers[0]);
+    base_free(c.buffers[1]);
     base_free(c.types);
     return status;
 }

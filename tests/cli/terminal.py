@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 program = os.path.abspath(sys.argv[1])
@@ -19,7 +20,7 @@ class Terminal:
         self.seen = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ["TERM"] = "vt100"
+            os.environ["TERM"] = "xterm"
             os.execv(command[0], command)
 
     def send(self, data):
@@ -38,6 +39,12 @@ class Terminal:
                 sys.exit(f"FAILED: no {pattern!r} in {self.seen[-2000:]!r}")
             self.seen += data
         self.seen = self.seen[match.end():]
+
+    def prompt(self):
+        """Waits until a line can be typed: the editor takes over the keys after its prompt."""
+        self.until(rb"> ")
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            time.sleep(0.001)
 
     def status(self):
         """Waits for the end. A terminal that nobody reads would keep the program from it."""
@@ -61,15 +68,15 @@ with tempfile.TemporaryDirectory(prefix="marco-test.") as folder:
     saved = os.path.join(folder, "saved.json")
     chat = Terminal(program, "chat", "-m", model, "--ignore-eos")
     chat.until(rb"Ctrl-D ends")
-    chat.until(rb"> ")
+    chat.prompt()
     chat.send(b"Hellx\bo\n")  # a mistake taken back
     chat.until(rb"\r\n.")
     chat.send(b"\x03")
     chat.until(rb"\(interrupted\)")
-    chat.until(rb"> ")
+    chat.prompt()
     chat.send(b"half a thought\x03/save " + saved.encode() + b"\n")  # Ctrl-C clears the line
     chat.until(rb"\(saved\)")
-    chat.until(rb"> ")
+    chat.prompt()
     text = open(saved).read()
     if '"Hello"' not in text or '"assistant"' not in text:
         sys.exit(f"FAILED: saved {text}")

@@ -17,7 +17,7 @@ typedef struct memory_source {
 static inline float memory_value(const model_tensor *t, int64_t mat, int64_t at)
 {
     uint64_t stream = (uint64_t)(t->layer + 1) * 64 + (uint64_t)t->role;
-    return (float)(2 * base_random_unit(9, stream, (uint64_t)(mat * t->rows * t->cols + at)) - 1);
+    return (float)(2 * base_random_unit(9 + (uint64_t)mat, stream, (uint64_t)at) - 1);
 }
 
 static inline marco_status memory_read(model_source *source, size_t index, int64_t mat, int64_t row,

@@ -635,6 +635,50 @@ static void parameters_of_known_models(void **state)
     assert_int_equal((active + 500000) / 1000000, 868);   /* 0.868 B */
 }
 
+static void tensors_have_the_names_of_both_formats(void **state)
+{
+    (void)state;
+    static const struct {
+        model_arch arch;
+        model_role role;
+        const char *gguf, *hf; /* of layer 7 and matrix 5 */
+    } cases[] = {
+        {MODEL_LLAMA, MODEL_TOKEN_EMBD, "token_embd.weight", "model.embed_tokens.weight"},
+        {MODEL_LLAMA, MODEL_OUTPUT_NORM, "output_norm.weight", "model.norm.weight"},
+        {MODEL_LLAMA, MODEL_OUTPUT, "output.weight", "lm_head.weight"},
+        {MODEL_LLAMA, MODEL_FFN_NORM, "blk.7.ffn_norm.weight",
+         "model.layers.7.post_attention_layernorm.weight"},
+        {MODEL_LLAMA, MODEL_FFN_DOWN, "blk.7.ffn_down.weight",
+         "model.layers.7.mlp.down_proj.weight"},
+        {MODEL_QWEN3, MODEL_ATTN_OUT, "blk.7.attn_output.weight",
+         "model.layers.7.self_attn.o_proj.weight"},
+        {MODEL_QWEN3, MODEL_ATTN_K_NORM, "blk.7.attn_k_norm.weight",
+         "model.layers.7.self_attn.k_norm.weight"},
+        {MODEL_QWEN3MOE, MODEL_ROUTER, "blk.7.ffn_gate_inp.weight",
+         "model.layers.7.mlp.gate.weight"},
+        {MODEL_QWEN3MOE, MODEL_EXPERT_UP, "blk.7.ffn_up_exps.weight",
+         "model.layers.7.mlp.experts.5.up_proj.weight"},
+        {MODEL_MIXTRAL, MODEL_ROUTER, "blk.7.ffn_gate_inp.weight",
+         "model.layers.7.block_sparse_moe.gate.weight"},
+        {MODEL_MIXTRAL, MODEL_EXPERT_GATE, "blk.7.ffn_gate_exps.weight",
+         "model.layers.7.block_sparse_moe.experts.5.w1.weight"},
+        {MODEL_MIXTRAL, MODEL_EXPERT_DOWN, "blk.7.ffn_down_exps.weight",
+         "model.layers.7.block_sparse_moe.experts.5.w2.weight"},
+        {MODEL_MIXTRAL, MODEL_EXPERT_UP, "blk.7.ffn_up_exps.weight",
+         "model.layers.7.block_sparse_moe.experts.5.w3.weight"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool outside = cases[i].role <= MODEL_OUTPUT;
+        const model_config c = memory_config(cases[i].arch);
+        const model_tensor t = {cases[i].role, outside ? -1 : 7, TENSOR_F32, 1, 1, 1};
+        char name[128];
+        model_tensor_gguf_name(&c, &t, name);
+        assert_string_equal(name, cases[i].gguf);
+        model_tensor_hf_name(&c, &t, 5, name);
+        assert_string_equal(name, cases[i].hf);
+    }
+}
+
 static void text_is_made_one_line_of_utf8(void **state)
 {
     (void)state;
@@ -707,6 +751,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(gguf_absent_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gguf_refusals, set_up, tear_down),
         cmocka_unit_test(parameters_of_known_models),
+        cmocka_unit_test(tensors_have_the_names_of_both_formats),
         cmocka_unit_test(text_is_made_one_line_of_utf8),
         cmocka_unit_test(numbers_are_spelt_shortest),
     };
