@@ -12,9 +12,9 @@ struct convert_options {
 
 static const cli_option options[] = {
     MODEL_OPTION(struct convert_options, model),
-    {"type", 0, OPTION_TEXT, "TYPE", offsetof(struct convert_options, write.type), 0,
-     "Type of the written matrices: F32, F16, BF16, Q8_0, ...; unless given they keep theirs where "
-     "the output's format has it."},
+    CLI_OPTION("type", 0, TEXT, "TYPE", struct convert_options, write.type, 0,
+               "Type of the written matrices: F32, F16, BF16, Q8_0, ...; unless given they keep "
+               "theirs where the output's format has it."),
     WRITE_OPTIONS(struct convert_options),
 };
 

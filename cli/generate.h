@@ -30,117 +30,41 @@ typedef struct generate_options {
 
 /* The rows of a command's option table; `type` has a generate_options named `generate`. */
 #define GENERATE_OPTIONS(type)                                                                     \
-    {"tokens",                                                                                     \
-     'n',                                                                                          \
-     OPTION_INT,                                                                                   \
-     "N",                                                                                          \
-     offsetof(type, generate.tokens),                                                              \
-     -1,                                                                                           \
-     "The most tokens to generate; -1 (default): until the model ends or the context is full."},   \
-        {"temp",                                                                                   \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "T",                                                                                      \
-         offsetof(type, generate.temp),                                                            \
-         0,                                                                                        \
-         "Temperature; 0: always the likeliest token. This and the next six default to what the "  \
-         "checkpoint's generation_config asks for."},                                              \
-        {"top-k",                                                                                  \
-         0,                                                                                        \
-         OPTION_INT,                                                                               \
-         "K",                                                                                      \
-         offsetof(type, generate.top_k),                                                           \
-         0,                                                                                        \
-         "Choose among the K likeliest; 0: off."},                                                 \
-        {"top-p",                                                                                  \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "P",                                                                                      \
-         offsetof(type, generate.top_p),                                                           \
-         0,                                                                                        \
-         "Choose among the likeliest that make up P of the probability; 1: off."},                 \
-        {"min-p",                                                                                  \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "P",                                                                                      \
-         offsetof(type, generate.min_p),                                                           \
-         0,                                                                                        \
-         "Leave out tokens less than P times as likely as the likeliest; 0: off."},                \
-        {"repeat-penalty",                                                                         \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "X",                                                                                      \
-         offsetof(type, generate.repeat),                                                          \
-         0,                                                                                        \
-         "Divides the logits of tokens seen in prompt and reply; 1: off."},                        \
-        {"presence-penalty",                                                                       \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "X",                                                                                      \
-         offsetof(type, generate.presence),                                                        \
-         0,                                                                                        \
-         "Taken off the logits of tokens seen in the reply; -2 to 2."},                            \
-        {"frequency-penalty",                                                                      \
-         0,                                                                                        \
-         OPTION_FLOAT,                                                                             \
-         "X",                                                                                      \
-         offsetof(type, generate.frequency),                                                       \
-         0,                                                                                        \
-         "The same, times how often each was seen."},                                              \
-        {"seed",                                                                                   \
-         's',                                                                                      \
-         OPTION_SEED,                                                                              \
-         "N",                                                                                      \
-         offsetof(type, generate.seed),                                                            \
-         0,                                                                                        \
-         "The same seed gives the same reply; unless given, one is drawn and printed with the "    \
-         "statistics."},                                                                           \
-        {"stop",                                                                                   \
-         0,                                                                                        \
-         OPTION_LIST,                                                                              \
-         "TEXT",                                                                                   \
-         offsetof(type, generate.stop),                                                            \
-         0,                                                                                        \
-         "End the reply before this text. May be given several times."},                           \
-        {"logit-bias",                                                                             \
-         0,                                                                                        \
-         OPTION_LIST,                                                                              \
-         "ID=X",                                                                                   \
-         offsetof(type, generate.bias),                                                            \
-         0,                                                                                        \
-         "Add X to the logit of token ID. May be given several times."},                           \
-        {"ignore-eos",                                                                             \
-         0,                                                                                        \
-         OPTION_FLAG,                                                                              \
-         NULL,                                                                                     \
-         offsetof(type, generate.ignore_eos),                                                      \
-         0,                                                                                        \
-         "Go on after the end of text."},                                                          \
-        {"chat-template",                                                                          \
-         0,                                                                                        \
-         OPTION_TEXT,                                                                              \
-         "NAME|FILE",                                                                              \
-         offsetof(type, generate.chat_template),                                                   \
-         0,                                                                                        \
-         "Instead of the checkpoint's: qwen3, qwen2.5, smollm2, chatml, or a template's file."},   \
-        {"system",                                                                                 \
-         0,                                                                                        \
-         OPTION_TEXT,                                                                              \
-         "TEXT",                                                                                   \
-         offsetof(type, generate.system),                                                          \
-         0,                                                                                        \
-         "The system message."},                                                                   \
-        {"think",                                                                                  \
-         0,                                                                                        \
-         OPTION_FLAG,                                                                              \
-         NULL,                                                                                     \
-         offsetof(type, generate.think),                                                           \
-         0,                                                                                        \
-         "Have the template turn thinking on, where it knows how."},                               \
-    {                                                                                              \
-        "no-think", 0, OPTION_FLAG, NULL, offsetof(type, generate.no_think), 0,                    \
-            "Have the template turn thinking off."                                                 \
-    }
+    CLI_OPTION("tokens", 'n', INT, "N", type, generate.tokens, -1,                                 \
+               "The most tokens to generate; -1 (default): until the model ends or the context "   \
+               "is full."),                                                                        \
+        CLI_OPTION("temp", 0, FLOAT, "T", type, generate.temp, 0,                                  \
+                   "Temperature; 0: always the likeliest token. This and the next six default to " \
+                   "what the checkpoint's generation_config asks for."),                           \
+        CLI_OPTION("top-k", 0, INT, "K", type, generate.top_k, 0,                                  \
+                   "Choose among the K likeliest; 0: off."),                                       \
+        CLI_OPTION("top-p", 0, FLOAT, "P", type, generate.top_p, 0,                                \
+                   "Choose among the likeliest that make up P of the probability; 1: off."),       \
+        CLI_OPTION("min-p", 0, FLOAT, "P", type, generate.min_p, 0,                                \
+                   "Leave out tokens less than P times as likely as the likeliest; 0: off."),      \
+        CLI_OPTION("repeat-penalty", 0, FLOAT, "X", type, generate.repeat, 0,                      \
+                   "Divides the logits of tokens seen in prompt and reply; 1: off."),              \
+        CLI_OPTION("presence-penalty", 0, FLOAT, "X", type, generate.presence, 0,                  \
+                   "Taken off the logits of tokens seen in the reply; -2 to 2."),                  \
+        CLI_OPTION("frequency-penalty", 0, FLOAT, "X", type, generate.frequency, 0,                \
+                   "The same, times how often each was seen."),                                    \
+        CLI_OPTION("seed", 's', SEED, "N", type, generate.seed, 0,                                 \
+                   "The same seed gives the same reply; unless given, one is drawn and printed "   \
+                   "with the statistics."),                                                        \
+        CLI_OPTION("stop", 0, LIST, "TEXT", type, generate.stop, 0,                                \
+                   "End the reply before this text. May be given several times."),                 \
+        CLI_OPTION("logit-bias", 0, LIST, "ID=X", type, generate.bias, 0,                          \
+                   "Add X to the logit of token ID. May be given several times."),                 \
+        CLI_OPTION("ignore-eos", 0, FLAG, NULL, type, generate.ignore_eos, 0,                      \
+                   "Go on after the end of text."),                                                \
+        CLI_OPTION("chat-template", 0, TEXT, "NAME|FILE", type, generate.chat_template, 0,         \
+                   "Instead of the checkpoint's: qwen3, qwen2.5, smollm2, chatml, or a "           \
+                   "template's file."),                                                            \
+        CLI_OPTION("system", 0, TEXT, "TEXT", type, generate.system, 0, "The system message."),    \
+        CLI_OPTION("think", 0, FLAG, NULL, type, generate.think, 0,                                \
+                   "Have the template turn thinking on, where it knows how."),                     \
+        CLI_OPTION("no-think", 0, FLAG, NULL, type, generate.no_think, 0,                          \
+                   "Have the template turn thinking off.")
 
 /* The generation these options ask for. Release with generation_free, also after an error.
  * Returns an exit status, errors reported. */

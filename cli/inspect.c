@@ -13,8 +13,8 @@ struct inspect_options {
 
 static const cli_option options[] = {
     MODEL_OPTION(struct inspect_options, model),
-    {"json", 0, OPTION_FLAG, NULL, offsetof(struct inspect_options, json), 0,
-     "The same as a JSON object, documented in docs/inspect.md."},
+    CLI_OPTION("json", 0, FLAG, NULL, struct inspect_options, json, 0,
+               "The same as a JSON object, documented in docs/inspect.md."),
 };
 
 enum { MAX_COLUMNS = 12, NAME_WIDTH = 30 };

@@ -16,54 +16,25 @@ typedef struct load_options {
 } load_options;
 
 #define MODEL_OPTION(type, field)                                                                  \
-    {                                                                                              \
-        "model", 'm', OPTION_TEXT, "MODEL", offsetof(type, field), 0,                              \
-            "The checkpoint: a GGUF file or a Hugging Face folder."                                \
-    }
+    CLI_OPTION("model", 'm', TEXT, "MODEL", type, field, 0,                                        \
+               "The checkpoint: a GGUF file or a Hugging Face folder.")
 
 /* The rows of a command's option table; `type` has a load_options named `load`. */
 #define LOAD_OPTIONS(type)                                                                         \
     MODEL_OPTION(type, load.model),                                                                \
-        {"threads",                                                                                \
-         't',                                                                                      \
-         OPTION_INT,                                                                               \
-         "N",                                                                                      \
-         offsetof(type, load.threads),                                                             \
-         1,                                                                                        \
-         "Threads; all the cores this process may use unless given."},                             \
-        {"compute",                                                                                \
-         0,                                                                                        \
-         OPTION_TEXT,                                                                              \
-         "f32|auto",                                                                               \
-         offsetof(type, load.compute),                                                             \
-         0,                                                                                        \
-         "f32: the reference path, 32-bit floating point throughout; auto (default): the fastest " \
-         "path for the weights' types."},                                                          \
-        {"ctx",                                                                                    \
-         'c',                                                                                      \
-         OPTION_INT,                                                                               \
-         "N",                                                                                      \
-         offsetof(type, load.ctx),                                                                 \
-         1,                                                                                        \
-         "Tokens of context; what the model was made for unless given."},                          \
-        {"chunk",                                                                                  \
-         0,                                                                                        \
-         OPTION_INT,                                                                               \
-         "N",                                                                                      \
-         offsetof(type, load.chunk),                                                               \
-         1,                                                                                        \
-         "Prompt tokens per forward pass (512). No effect on any result."},                        \
-        {"json",                                                                                   \
-         0,                                                                                        \
-         OPTION_FLAG,                                                                              \
-         NULL,                                                                                     \
-         offsetof(type, load.json),                                                                \
-         0,                                                                                        \
-         "JSON on standard output, and nothing else there."},                                      \
-    {                                                                                              \
-        "quiet", 'q', OPTION_FLAG, NULL, offsetof(type, load.quiet), 0,                            \
-            "No progress and no statistics on standard error."                                     \
-    }
+        CLI_OPTION("threads", 't', INT, "N", type, load.threads, 1,                                \
+                   "Threads; all the cores this process may use unless given."),                   \
+        CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
+                   "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
+                   "the fastest path for the weights' types."),                                    \
+        CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                        \
+                   "Tokens of context; what the model was made for unless given."),                \
+        CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
+                   "Prompt tokens per forward pass (512). No effect on any result."),              \
+        CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                      \
+                   "JSON on standard output, and nothing else there."),                            \
+        CLI_OPTION("quiet", 'q', FLAG, NULL, type, load.quiet, 0,                                  \
+                   "No progress and no statistics on standard error.")
 
 typedef struct loaded {
     marco_engine *engine;

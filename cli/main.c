@@ -101,8 +101,7 @@ struct help_options {
 };
 
 static const cli_option help_options[] = {
-    {"man", 0, OPTION_FLAG, NULL, offsetof(struct help_options, man), 0,
-     "Print the man page's source."},
+    CLI_OPTION("man", 0, FLAG, NULL, struct help_options, man, 0, "Print the man page's source."),
 };
 
 static int help_run(const command *self, int argc, char **argv)

@@ -38,6 +38,12 @@ typedef struct cli_option {
     const char *help;
 } cli_option;
 
+/* A row: `field` of the command's struct `type`. */
+#define CLI_OPTION(name, letter, kind, value, type, field, min, help)                              \
+    {                                                                                              \
+        name, letter, OPTION_##kind, value, offsetof(type, field), min, help                       \
+    }
+
 /* Reads argv[1..] into `target`, whose fields hold the defaults. Returns the number of arguments
  * that are not options, which then stand at the end of argv, or -1 to leave with *exit_status:
  * after --help, or after an error that has been reported. */

@@ -17,11 +17,12 @@ struct run_options {
 };
 
 static const cli_option options[] = {
-    {"prompt", 'p', OPTION_TEXT, "TEXT", offsetof(struct run_options, prompt), 0, "The prompt."},
-    {"file", 'f', OPTION_TEXT, "FILE", offsetof(struct run_options, file), 0,
-     "Read the prompt from FILE (-: standard input, also without -p and -f)."},
-    {"raw", 0, OPTION_FLAG, NULL, offsetof(struct run_options, raw), 0,
-     "Continue the text as it stands, without the chat template; special tokens in it count."},
+    CLI_OPTION("prompt", 'p', TEXT, "TEXT", struct run_options, prompt, 0, "The prompt."),
+    CLI_OPTION("file", 'f', TEXT, "FILE", struct run_options, file, 0,
+               "Read the prompt from FILE (-: standard input, also without -p and -f)."),
+    CLI_OPTION(
+        "raw", 0, FLAG, NULL, struct run_options, raw, 0,
+        "Continue the text as it stands, without the chat template; special tokens in it count."),
     LOAD_OPTIONS(struct run_options),
     GENERATE_OPTIONS(struct run_options),
 };

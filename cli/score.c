@@ -17,14 +17,13 @@ struct score_options {
 };
 
 static const cli_option options[] = {
-    {"ids", 0, OPTION_TEXT, "ID,ID,...", offsetof(struct score_options, ids), 0,
-     "The tokens to score."},
-    {"prompt", 'p', OPTION_TEXT, "TEXT", offsetof(struct score_options, prompt), 0,
-     "The text to score; special tokens in it count."},
-    {"file", 'f', OPTION_TEXT, "FILE", offsetof(struct score_options, file), 0,
-     "Read the text from FILE (-: standard input, also without --ids and -p)."},
-    {"top", 'k', OPTION_INT, "K", offsetof(struct score_options, top), 0,
-     "Also print the K likeliest next tokens at every position (0)."},
+    CLI_OPTION("ids", 0, TEXT, "ID,ID,...", struct score_options, ids, 0, "The tokens to score."),
+    CLI_OPTION("prompt", 'p', TEXT, "TEXT", struct score_options, prompt, 0,
+               "The text to score; special tokens in it count."),
+    CLI_OPTION("file", 'f', TEXT, "FILE", struct score_options, file, 0,
+               "Read the text from FILE (-: standard input, also without --ids and -p)."),
+    CLI_OPTION("top", 'k', INT, "K", struct score_options, top, 0,
+               "Also print the K likeliest next tokens at every position (0)."),
     LOAD_OPTIONS(struct score_options),
 };
 

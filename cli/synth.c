@@ -14,16 +14,16 @@ struct synth_options {
 };
 
 static const cli_option options[] = {
-    {"type", 0, OPTION_TEXT, "TYPE", offsetof(struct synth_options, write.type), 0,
-     "Type of the matrices; Q8_0 for GGUF and BF16 for a folder unless given."},
-    {"seed", 's', OPTION_SEED, "N", offsetof(struct synth_options, seed), 0,
-     "The same seed gives the same bytes (0)."},
-    {"layers", 0, OPTION_INT, "N", offsetof(struct synth_options, layers), 1,
-     "Layers; the shape's unless given."},
-    {"tokenizer", 0, OPTION_TEXT, "FILE", offsetof(struct synth_options, tokenizer), 0,
-     "Take the tokenizer from this checkpoint or tokenizer.json; unless given, 256 bytes padded to "
-     "the shape's vocabulary."},
-    {"list", 0, OPTION_FLAG, NULL, offsetof(struct synth_options, list), 0, "List the shapes."},
+    CLI_OPTION("type", 0, TEXT, "TYPE", struct synth_options, write.type, 0,
+               "Type of the matrices; Q8_0 for GGUF and BF16 for a folder unless given."),
+    CLI_OPTION("seed", 's', SEED, "N", struct synth_options, seed, 0,
+               "The same seed gives the same bytes (0)."),
+    CLI_OPTION("layers", 0, INT, "N", struct synth_options, layers, 1,
+               "Layers; the shape's unless given."),
+    CLI_OPTION("tokenizer", 0, TEXT, "FILE", struct synth_options, tokenizer, 0,
+               "Take the tokenizer from this checkpoint or tokenizer.json; unless given, 256 bytes "
+               "padded to the shape's vocabulary."),
+    CLI_OPTION("list", 0, FLAG, NULL, struct synth_options, list, 0, "List the shapes."),
     WRITE_OPTIONS(struct synth_options),
 };
 

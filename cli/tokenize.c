@@ -215,20 +215,20 @@ static int detokenize(const command *self, int argc, char **argv)
 
 static const cli_option options[] = {
     MODEL_OPTION(struct tokenize_options, model),
-    {"no-special", 0, OPTION_FLAG, NULL, offsetof(struct tokenize_options, plain), 0,
-     "Take special tokens in the text as the plain characters they are made of."},
-    {"no-bos", 0, OPTION_FLAG, NULL, offsetof(struct tokenize_options, no_bos), 0,
-     "Leave out the beginning-of-sequence token where the checkpoint asks for one."},
-    {"json", 0, OPTION_FLAG, NULL, offsetof(struct tokenize_options, json), 0,
-     "Accepted: the output is JSON in any case."},
+    CLI_OPTION("no-special", 0, FLAG, NULL, struct tokenize_options, plain, 0,
+               "Take special tokens in the text as the plain characters they are made of."),
+    CLI_OPTION("no-bos", 0, FLAG, NULL, struct tokenize_options, no_bos, 0,
+               "Leave out the beginning-of-sequence token where the checkpoint asks for one."),
+    CLI_OPTION("json", 0, FLAG, NULL, struct tokenize_options, json, 0,
+               "Accepted: the output is JSON in any case."),
 };
 
 static const cli_option detokenize_options[] = {
     MODEL_OPTION(struct tokenize_options, model),
-    {"no-special", 0, OPTION_FLAG, NULL, offsetof(struct tokenize_options, plain), 0,
-     "Leave special tokens out of the text."},
-    {"json", 0, OPTION_FLAG, NULL, offsetof(struct tokenize_options, json), 0,
-     "Each text as a JSON string on a line; bytes that are not UTF-8 become U+FFFD."},
+    CLI_OPTION("no-special", 0, FLAG, NULL, struct tokenize_options, plain, 0,
+               "Leave special tokens out of the text."),
+    CLI_OPTION("json", 0, FLAG, NULL, struct tokenize_options, json, 0,
+               "Each text as a JSON string on a line; bytes that are not UTF-8 become U+FFFD."),
 };
 
 const command tokenize_command = {

@@ -15,31 +15,13 @@ typedef struct write_options {
 
 /* The rows of a command's option table; `type` has a write_options named `write`. */
 #define WRITE_OPTIONS(type)                                                                        \
-    {"overwrite",                                                                                  \
-     0,                                                                                            \
-     OPTION_FLAG,                                                                                  \
-     NULL,                                                                                         \
-     offsetof(type, write.overwrite),                                                              \
-     0,                                                                                            \
-     "Replace an output that exists."},                                                            \
-        {"threads",                                                                                \
-         't',                                                                                      \
-         OPTION_INT,                                                                               \
-         "N",                                                                                      \
-         offsetof(type, write.threads),                                                            \
-         1,                                                                                        \
-         "Threads; all the cores this process may use unless given."},                             \
-        {"json",                                                                                   \
-         0,                                                                                        \
-         OPTION_FLAG,                                                                              \
-         NULL,                                                                                     \
-         offsetof(type, write.json),                                                               \
-         0,                                                                                        \
-         "Print what was written as a JSON object: output, bytes, seconds."},                      \
-    {                                                                                              \
-        "quiet", 'q', OPTION_FLAG, NULL, offsetof(type, write.quiet), 0,                           \
-            "No progress and no summary."                                                          \
-    }
+    CLI_OPTION("overwrite", 0, FLAG, NULL, type, write.overwrite, 0,                               \
+               "Replace an output that exists."),                                                  \
+        CLI_OPTION("threads", 't', INT, "N", type, write.threads, 1,                               \
+                   "Threads; all the cores this process may use unless given."),                   \
+        CLI_OPTION("json", 0, FLAG, NULL, type, write.json, 0,                                     \
+                   "Print what was written as a JSON object: output, bytes, seconds."),            \
+        CLI_OPTION("quiet", 'q', FLAG, NULL, type, write.quiet, 0, "No progress and no summary.")
 
 /* Reports the outcome of writing `path`, begun at `start` (seconds_now). Returns an exit status. */
 int write_report(const command *self, const write_options *options, const char *path, double start,
