@@ -17,8 +17,7 @@ static const cli_option options[] = {
     GENERATE_OPTIONS(struct chat_options),
 };
 
-/* ---- one turn ----------------------------------------------------------------------------------
- */
+/* ---- one turn ------------------------------------------------------------------------------- */
 
 static int on_text(void *user, const char *data, size_t size)
 {
@@ -114,8 +113,7 @@ int chat_turn(chat *c, const char *line, size_t size)
     return command_status(c->self, status, &error);
 }
 
-/* ---- reading lines -----------------------------------------------------------------------------
- */
+/* ---- reading lines -------------------------------------------------------------------------- */
 
 /* Lines of a pipe or file. Returns the exit status: that of the last line that failed. */
 static int converse_plainly(chat *c)

@@ -20,8 +20,7 @@ bool chat_reset(chat *c)
     return true;
 }
 
-/* ---- the commands: rest is what follows the name, NUL-terminated -------------------------------
- */
+/* ---- the commands: rest is what follows the name, NUL-terminated ---------------------------- */
 
 static void say(const chat *c, const char *what)
 {

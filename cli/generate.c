@@ -5,8 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-/* ---- options -----------------------------------------------------------------------------------
- */
+/* ---- options -------------------------------------------------------------------------------- */
 
 static void set(float *field, float given)
 {
@@ -79,8 +78,7 @@ void generation_free(generate_options *options, marco_generation *generation)
     *generation = (marco_generation){0};
 }
 
-/* ---- chat --------------------------------------------------------------------------------------
- */
+/* ---- chat ----------------------------------------------------------------------------------- */
 
 json_t *message_create(const char *role, const char *content, size_t size)
 {
@@ -103,8 +101,7 @@ marco_status chat_ids(const marco_engine *engine, const generate_options *option
     return status;
 }
 
-/* ---- statistics --------------------------------------------------------------------------------
- */
+/* ---- statistics ----------------------------------------------------------------------------- */
 
 const char *finish_name(marco_finish finish)
 {

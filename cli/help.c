@@ -4,8 +4,7 @@
 
 enum { WIDTH = 79, INDENT = 26 };
 
-/* ---- on the terminal ---------------------------------------------------------------------------
- */
+/* ---- on the terminal ------------------------------------------------------------------------ */
 
 /* Prints text filled to the page, from column `at`, each line indented. */
 static void fill(FILE *out, const char *text, int at, int indent)
@@ -97,8 +96,7 @@ void help_print(const command *self, FILE *out)
     each_line(out, self->example, print_indented);
 }
 
-/* ---- as a man page -----------------------------------------------------------------------------
- */
+/* ---- as a man page -------------------------------------------------------------------------- */
 
 static void roff(FILE *out, const char *text, size_t size)
 {

@@ -93,8 +93,7 @@ int command_status(const command *self, marco_status status, const marco_error *
     return command_fail(self, "%s", error->message[0] ? error->message : marco_status_text(status));
 }
 
-/* ---- marco help --------------------------------------------------------------------------------
- */
+/* ---- marco help ----------------------------------------------------------------------------- */
 
 struct help_options {
     bool man;
@@ -136,8 +135,7 @@ const command help_command = {
     .run = help_run,
 };
 
-/* ------------------------------------------------------------------------------------------------
- */
+/* --------------------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {

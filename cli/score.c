@@ -45,8 +45,7 @@ typedef struct scorer {
     bool json, bad_number;
 } scorer;
 
-/* ---- numbers -----------------------------------------------------------------------------------
- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 /* log(sum(exp(logits))), or NaN where they are not all finite. */
 static double log_sum_exp(const float *logits, int32_t n)
@@ -81,8 +80,7 @@ static void find_top(scorer *s, const float *logits, double log_sum)
     }
 }
 
-/* ---- output ------------------------------------------------------------------------------------
- */
+/* ---- output --------------------------------------------------------------------------------- */
 
 /* 17 digits say a double exactly, so that equal outputs mean equal results. */
 static void print_json(const scorer *s, int64_t position)
@@ -150,10 +148,9 @@ static int on_logits(void *user, int64_t position, const float *logits)
     return interrupt_pending() || ferror(stdout);
 }
 
-/* ---- input -------------------------------------------------------------------------------------
- */
+/* ---- input ---------------------------------------------------------------------------------- */
 
-/* "9707,11,1879" */
+/* "9707,11,1879" (free) */
 static int read_ids(const command *self, const char *list, int32_t **ids, size_t *n)
 {
     size_t count = 1;
@@ -180,6 +177,7 @@ static int read_ids(const command *self, const char *list, int32_t **ids, size_t
     return EXIT_SUCCESS;
 }
 
+/* The ids of the text to score (marco_free). */
 static int encode(const command *self, const struct score_options *o, const marco_engine *engine,
                   int32_t **ids, size_t *n)
 {
@@ -187,27 +185,15 @@ static int encode(const command *self, const struct score_options *o, const marc
     int exit_status = text_prompt(self, o->prompt, o->file, &prompt);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
-    int32_t *encoded = NULL;
     marco_error error = {0};
     marco_status status =
         marco_tokenizer_encode(marco_engine_tokenizer(engine), prompt.data, prompt.size,
-                               MARCO_ENCODE_SPECIAL | MARCO_ENCODE_BOS, &encoded, n, &error);
+                               MARCO_ENCODE_SPECIAL | MARCO_ENCODE_BOS, ids, n, &error);
     free(prompt.data);
-    if (status == MARCO_OK) {
-        *ids = malloc(*n * sizeof(**ids));
-        if (*ids)
-            memcpy(*ids, encoded, *n * sizeof(**ids));
-        else
-            exit_status = command_fail(self, "out of memory");
-    } else {
-        exit_status = command_status(self, status, &error);
-    }
-    marco_free(encoded);
-    return exit_status;
+    return command_status(self, status, &error);
 }
 
-/* ------------------------------------------------------------------------------------------------
- */
+/* --------------------------------------------------------------------------------------------- */
 
 static int score(const command *self, const struct score_options *o, loaded *l, const int32_t *ids,
                  size_t n)
@@ -252,19 +238,21 @@ static int run(const command *self, int argc, char **argv)
         return exit_status;
     if (o.ids && (o.prompt || o.file))
         return command_misused(self, "--ids excludes -p and -f");
-    int32_t *ids = NULL;
+    int32_t *given = NULL;
+    int32_t *encoded = NULL;
     size_t n = 0;
     loaded l = {0};
     if (o.ids)
-        exit_status = read_ids(self, o.ids, &ids, &n);
+        exit_status = read_ids(self, o.ids, &given, &n);
     if (exit_status == EXIT_SUCCESS)
         exit_status = load_open(self, &o.load, NULL, &l);
-    if (exit_status == EXIT_SUCCESS && !o.ids)
-        exit_status = encode(self, &o, l.engine, &ids, &n);
+    if (exit_status == EXIT_SUCCESS && !given)
+        exit_status = encode(self, &o, l.engine, &encoded, &n);
     if (exit_status == EXIT_SUCCESS)
-        exit_status = score(self, &o, &l, ids, n);
+        exit_status = score(self, &o, &l, given ? given : encoded, n);
     load_close(&l);
-    free(ids);
+    marco_free(encoded);
+    free(given);
     return exit_status;
 }
 

@@ -14,8 +14,7 @@ struct tokenize_options {
     bool json;
 };
 
-/* ---- lines, buffered ---------------------------------------------------------------------------
- */
+/* ---- lines, buffered ------------------------------------------------------------------------ */
 
 enum { BLOCK = 1 << 20 };
 
@@ -66,8 +65,7 @@ static int next_line(const command *self, lines *in, const char **line, size_t *
     }
 }
 
-/* ---- ids to text and back ----------------------------------------------------------------------
- */
+/* ---- ids to text and back ------------------------------------------------------------------- */
 
 /* "[1,2,3]\n" */
 static void print_ids(const int32_t *ids, size_t n)
@@ -200,8 +198,7 @@ static int each_line(const command *self, int argc, char **argv, line_fn work)
     return exit_status;
 }
 
-/* ------------------------------------------------------------------------------------------------
- */
+/* --------------------------------------------------------------------------------------------- */
 
 static int tokenize(const command *self, int argc, char **argv)
 {

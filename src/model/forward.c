@@ -34,9 +34,9 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->products = base_alloc_array(2 * experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(2 * experts + 5, sizeof *ctx->parts);
     if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts) {
+        base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
-        return base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float),
-                                "the forward pass");
+        return MARCO_ERROR_MEMORY;
     }
     model_rope_frequencies(c, ctx->inv_freq, &ctx->rope_magnitude);
     *out = ctx;
