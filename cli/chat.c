@@ -1,4 +1,5 @@
 /* marco chat: a conversation. */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +23,19 @@ static const cli_option options[] = {
 static int on_text(void *user, const char *data, size_t size)
 {
     chat *c = user;
-    if (interrupt_pending() || !text_append(&c->reply, data, size))
+    if (interrupt_pending())
         return 1;
-    if (c->json)
-        return 0;
+    c->short_of_memory = !text_append(&c->reply, data, size);
+    if (c->short_of_memory || c->json)
+        return c->short_of_memory;
     if (c->terminal)
         print_safely(stdout, data, size);
     else
         fwrite(data, 1, size, stdout);
-    return fflush(stdout) != 0;
+    if (fflush(stdout) == 0)
+        return 0;
+    c->cause = errno;
+    return 1;
 }
 
 /* Leaves in the session what the new ids share with it, and says how much that is: at least one
@@ -56,6 +61,8 @@ static marco_status generate_reply(chat *c, marco_error *error)
         return status;
     size_t shared = rewind_to_shared(c->model.session, ids, n);
     c->reply.size = 0;
+    c->short_of_memory = false;
+    c->cause = 0;
     status = marco_session_generate(c->model.session, ids + shared, n - shared, &c->generation,
                                     &c->stats, error);
     marco_free(ids);
@@ -99,8 +106,12 @@ int chat_turn(chat *c, const char *line, size_t size)
     marco_status status = generate_reply(c, &error);
     bool interrupted = interrupt_pending();
     interrupt_clear();
+    if (status == MARCO_OK && c->cause)
+        return command_fail(c->self, "standard output: %s", strerror(c->cause));
+    if (status == MARCO_OK && (c->short_of_memory || !finish_turn(c)))
+        return command_fail(c->self, "out of memory");
     if (status == MARCO_OK)
-        return finish_turn(c) ? EXIT_SUCCESS : EXIT_FAIL;
+        return EXIT_SUCCESS;
 
     /* The turn never was. */
     json_array_remove(c->messages, before);
@@ -123,13 +134,13 @@ static int converse_plainly(chat *c)
     size_t room = 0;
     ssize_t size;
     bool going = true;
-    while (going && (size = getline(&line, &room, stdin)) >= 0) {
+    while (going && !interrupt_pending() && (size = getline(&line, &room, stdin)) >= 0) {
         int line_status = chat_line(c, line, (size_t)size, &going);
         if (line_status != EXIT_SUCCESS)
             exit_status = line_status;
     }
     free(line);
-    return exit_status;
+    return interrupt_pending() ? EXIT_INTERRUPTED : exit_status;
 }
 
 static int run(const command *self, int argc, char **argv)
@@ -155,6 +166,7 @@ static int run(const command *self, int argc, char **argv)
     exit_status = generation_create(self, &o.generate, c.model.engine, &c.generation);
     if (exit_status != EXIT_SUCCESS)
         goto done;
+    interrupt_catch(INTERRUPT_PATIENT);
     c.generation.on_text = on_text;
     c.generation.user = &c;
     if (!chat_reset(&c)) {

@@ -15,6 +15,8 @@ typedef struct chat {
     json_t *messages;             /* array of {"role", "content"} */
     text reply;                   /* being streamed */
     bool json, terminal;
+    bool short_of_memory; /* while streaming the reply */
+    int cause;            /* why standard output took no more, an errno */
 } chat;
 
 /* A user's message and the reply to it (chat.c). Returns an exit status, errors reported; after an

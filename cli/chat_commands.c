@@ -1,5 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "chat.h"
 
@@ -17,6 +19,7 @@ bool chat_reset(chat *c)
     json_decref(c->messages);
     c->messages = messages;
     c->stats = (marco_generation_stats){0};
+    marco_session_truncate(c->model.session, 0);
     return true;
 }
 
@@ -54,20 +57,6 @@ static int do_system(chat *c, const char *rest)
     return EXIT_SUCCESS;
 }
 
-static int do_save(chat *c, const char *rest)
-{
-    if (!*rest)
-        return command_fail(c->self, "/save needs a file's name");
-    char *written = json_dumps(c->messages, JSON_INDENT(1));
-    if (!written)
-        return command_fail(c->self, "out of memory");
-    int exit_status = text_write(c->self, rest, written, strlen(written));
-    free(written);
-    if (exit_status == EXIT_SUCCESS)
-        say(c, "(saved)");
-    return exit_status;
-}
-
 /* NULL, or what is wrong with a conversation out of a file. */
 static const char *conversation_flaw(json_t *messages, size_t *at)
 {
@@ -89,25 +78,64 @@ static const char *conversation_flaw(json_t *messages, size_t *at)
     return NULL;
 }
 
+/* The conversation in a file: EXIT_SUCCESS and a new reference, or a reported error. */
+static int read_conversation(chat *c, const char *path, json_t **out)
+{
+    text file;
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return command_fail(c->self, "%s: not a regular file", path);
+    int exit_status = text_read(c->self, path, &file);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+    json_error_t parse_error;
+    json_t *messages =
+        json_loadb(file.data, file.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &parse_error);
+    free(file.data);
+    if (!messages)
+        return command_fail(c->self, "%s: line %d: %s", path, parse_error.line, parse_error.text);
+    size_t at = 0;
+    const char *flaw = conversation_flaw(messages, &at);
+    if (flaw) {
+        bool array = json_is_array(messages);
+        json_decref(messages);
+        if (!array)
+            return command_fail(c->self, "%s: %s", path, flaw);
+        return command_fail(c->self, "%s: message %zu: %s", path, at, flaw);
+    }
+    *out = messages;
+    return EXIT_SUCCESS;
+}
+
+static int do_save(chat *c, const char *rest)
+{
+    if (!*rest)
+        return command_fail(c->self, "/save needs a file's name");
+    if (access(rest, F_OK) == 0) {
+        json_t *before = NULL;
+        if (read_conversation(c, rest, &before) != EXIT_SUCCESS)
+            return command_fail(c->self, "%s is there and is no conversation: not overwritten",
+                                rest);
+        json_decref(before);
+    }
+    char *written = json_dumps(c->messages, JSON_INDENT(1));
+    if (!written)
+        return command_fail(c->self, "out of memory");
+    int exit_status = text_write(c->self, rest, written, strlen(written));
+    free(written);
+    if (exit_status == EXIT_SUCCESS)
+        say(c, "(saved)");
+    return exit_status;
+}
+
 static int do_load(chat *c, const char *rest)
 {
     if (!*rest)
         return command_fail(c->self, "/load needs a file's name");
-    text file;
-    int exit_status = text_read(c->self, rest, &file);
+    json_t *messages = NULL;
+    int exit_status = read_conversation(c, rest, &messages);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
-    json_error_t parse_error;
-    json_t *messages = json_loadb(file.data, file.size, JSON_REJECT_DUPLICATES, &parse_error);
-    free(file.data);
-    if (!messages)
-        return command_fail(c->self, "%s: line %d: %s", rest, parse_error.line, parse_error.text);
-    size_t at = 0;
-    const char *flaw = conversation_flaw(messages, &at);
-    if (flaw) {
-        json_decref(messages);
-        return command_fail(c->self, "%s: message %zu: %s", rest, at, flaw);
-    }
     json_decref(c->messages);
     c->messages = messages;
     say(c, "(loaded)");
@@ -133,7 +161,7 @@ static const struct {
     {"/help", "", "this list", do_help},
     {"/reset", "", "start a new conversation", do_reset},
     {"/system", " TEXT", "set the system message (without TEXT: remove it)", do_system},
-    {"/save", " FILE", "write the conversation to FILE", do_save},
+    {"/save", " FILE", "write the conversation to FILE, for you alone to read", do_save},
     {"/load", " FILE", "go on with the conversation in FILE", do_load},
     {"/stats", "", "speed of the last reply, memory, context in use", do_stats},
     {"/quit", "", "end the program (Ctrl-D too)", NULL},

@@ -1,4 +1,5 @@
 #include <histedit.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ int chat_edit_lines(chat *c)
     }
     el_set(editor, EL_PROMPT, prompt);
     el_set(editor, EL_EDITOR, "emacs");
+    el_set(editor, EL_SIGNAL, 1);
     /* While a line is edited Ctrl-C is a key, which clears the line; while a reply is generated it
      * is the signal that stops the reply. */
     el_set(editor, EL_SETTY, "-d", "-isig", NULL);
@@ -36,9 +38,13 @@ int chat_edit_lines(chat *c)
 
     exit_status = EXIT_SUCCESS;
     bool going = true;
-    while (going) {
+    while (going && !interrupt_terminated()) {
         int size = 0;
+        /* While waiting there is nothing to tidy up but the terminal, which EL_SIGNAL does. */
+        signal(SIGTERM, SIG_DFL);
+        signal(SIGHUP, SIG_DFL);
         const char *line = el_gets(editor, &size);
+        interrupt_catch(INTERRUPT_PATIENT);
         if (!line || size <= 0)
             break;
         if (line[0] != '\n')

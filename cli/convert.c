@@ -31,7 +31,7 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "needs an input and an output");
     const char *to = argv[argc - 1];
 
-    interrupt_catch();
+    interrupt_catch(INTERRUPT_PATIENT);
     progress shown = progress_create(self, o.write.quiet);
     marco_convert_params params = marco_convert_params_default();
     params.type = o.write.type;

@@ -3,23 +3,30 @@
 #include <signal.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t pending;
+static volatile sig_atomic_t pending, terminated, impatient;
 
 static void on_signal(int number)
 {
-    if (pending) {
+    if (pending && impatient) {
         signal(number, SIG_DFL);
         raise(number);
     }
     pending = 1;
+    if (number != SIGINT)
+        terminated = 1;
 }
 
-void interrupt_catch(void)
+void interrupt_catch(interrupt_manner manner)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    /* No SA_RESTART: whoever waits for input is to hear of it. */
+    struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
+    impatient = manner == INTERRUPT_TWICE_KILLS;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    /* A file over the limit is then an error that is reported, with nothing left behind. */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 bool interrupt_pending(void)
@@ -27,7 +34,12 @@ bool interrupt_pending(void)
     return pending != 0;
 }
 
+bool interrupt_terminated(void)
+{
+    return terminated != 0;
+}
+
 void interrupt_clear(void)
 {
-    pending = 0;
+    pending = terminated;
 }

@@ -1,15 +1,23 @@
-/* Ctrl-C (and SIGTERM) as a question that long work asks. */
+/* Ctrl-C, SIGTERM and SIGHUP as a question that long work asks. */
 #ifndef CLI_INTERRUPT_H
 #define CLI_INTERRUPT_H
 
 #include <stdbool.h>
 
-/* From now on the first signal only sets a flag; a second one, the flag still set, ends the
- * process at once. */
-void interrupt_catch(void);
+typedef enum interrupt_manner {
+    INTERRUPT_TWICE_KILLS, /* a second signal, the first still pending, ends the process at once */
+    INTERRUPT_PATIENT,     /* however many: there is something to tidy up, or to keep */
+} interrupt_manner;
+
+/* From now on a signal sets a flag. */
+void interrupt_catch(interrupt_manner manner);
 
 /* Whether one arrived since interrupt_catch or interrupt_clear. */
 bool interrupt_pending(void);
+
+/* Whether it was SIGTERM or SIGHUP: interrupt_clear does not forget it. */
+bool interrupt_terminated(void);
+
 void interrupt_clear(void);
 
 #endif

@@ -44,7 +44,7 @@ int load_open(const command *self, const load_options *options, const char *chat
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
 
-    interrupt_catch();
+    interrupt_catch(INTERRUPT_TWICE_KILLS);
     marco_error error = {0};
     engine.threads = options->threads;
     engine.chat_template = template_text.data ? template_text.data : chat_template;

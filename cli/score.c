@@ -32,6 +32,9 @@ typedef struct scored {
     double logprob;
 } scored;
 
+/* Up to this many likeliest tokens are kept in order while looking. */
+enum { FEW = 64 };
+
 typedef struct scorer {
     const command *self;
     const marco_tokenizer *tokenizer;
@@ -39,7 +42,7 @@ typedef struct scorer {
     size_t n;
     int32_t n_vocab;
     size_t k;
-    scored *top; /* [k], likeliest first */
+    scored *top; /* [k] likeliest first; room for the vocabulary where k is above FEW */
     double logprob;
     double sum; /* of the logprobs so far */
     bool json, bad_number;
@@ -62,22 +65,34 @@ static double log_sum_exp(const float *logits, int32_t n)
     return max + log(sum);
 }
 
-/* Fills s->top by insertion: K is small, and nearly every logit fails the first comparison. Among
- * equals the lower id comes first. */
+/* Likeliest first; among equals the lower id. */
+static int compare(const void *a, const void *b)
+{
+    const scored *x = a, *y = b;
+    if (x->logprob != y->logprob)
+        return x->logprob > y->logprob ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Fills s->top: by insertion for a few, since nearly every logit fails the first comparison; by
+ * sorting them all for many. */
 static void find_top(scorer *s, const float *logits, double log_sum)
 {
-    size_t filled = 0;
+    bool few = s->k <= FEW;
+    size_t room = few ? s->k : (size_t)s->n_vocab, filled = 0;
     for (int32_t id = 0; id < s->n_vocab && s->k > 0; id++) {
         double logprob = (double)logits[id] - log_sum;
-        if (filled == s->k && logprob <= s->top[filled - 1].logprob)
+        if (filled == room && logprob <= s->top[filled - 1].logprob)
             continue;
-        size_t at = filled < s->k ? filled++ : filled - 1;
-        while (at > 0 && s->top[at - 1].logprob < logprob) {
+        size_t at = filled < room ? filled++ : filled - 1;
+        while (few && at > 0 && s->top[at - 1].logprob < logprob) {
             s->top[at] = s->top[at - 1];
             at--;
         }
         s->top[at] = (scored){id, logprob};
     }
+    if (!few)
+        qsort(s->top, filled, sizeof(*s->top), compare);
 }
 
 /* ---- output --------------------------------------------------------------------------------- */
@@ -211,7 +226,7 @@ static int score(const command *self, const struct score_options *o, loaded *l, 
             return command_fail(self, "--ids: %d is not a token of %s, whose vocabulary has %d",
                                 ids[i], o->load.model, info->n_vocab);
     }
-    s.top = calloc(s.k + 1, sizeof(*s.top));
+    s.top = calloc(s.k > FEW ? (size_t)s.n_vocab : s.k + 1, sizeof(*s.top));
     if (!s.top)
         return command_fail(self, "out of memory");
     marco_error error = {0};

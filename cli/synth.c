@@ -17,7 +17,7 @@ static const cli_option options[] = {
     CLI_OPTION("type", 0, TEXT, "TYPE", struct synth_options, write.type, 0,
                "Type of the matrices; Q8_0 for GGUF and BF16 for a folder unless given."),
     CLI_OPTION("seed", 's', SEED, "N", struct synth_options, seed, 0,
-               "The same seed gives the same bytes (0)."),
+               "The same seed gives the same bytes; 0 unless given."),
     CLI_OPTION("layers", 0, INT, "N", struct synth_options, layers, 1,
                "Layers; the shape's unless given."),
     CLI_OPTION("tokenizer", 0, TEXT, "FILE", struct synth_options, tokenizer, 0,
@@ -55,7 +55,7 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "needs a shape (--list) and an output");
     const char *to = argv[argc - 1];
 
-    interrupt_catch();
+    interrupt_catch(INTERRUPT_PATIENT);
     progress shown = progress_create(self, o.write.quiet);
     marco_synth_params params = marco_synth_params_default();
     params.type = o.write.type;

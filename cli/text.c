@@ -92,7 +92,8 @@ int text_write(const command *self, const char *path, const char *data, size_t s
         exit_status = command_fail(self, "%s: %s", path, strerror(errno));
         goto done;
     }
-    bool written = write_all(fd, data, size) && fchmod(fd, 0644) == 0 && fsync(fd) == 0;
+    /* As mkostemp made it: what people tell a model is theirs alone to read. */
+    bool written = write_all(fd, data, size) && fsync(fd) == 0;
     int cause = errno;
     if (close(fd) != 0 && written) {
         written = false;

@@ -43,11 +43,13 @@ static int next_line(const command *self, lines *in, const char **line, size_t *
         }
         if (in->end)
             return 0;
-        /* Half a line is held, or nothing. */
-        in->held.size -= in->start;
-        if (in->held.size > 0)
+        /* Half a line is held, or nothing. It is moved once: a long line that comes in many blocks
+         * stays where it is. */
+        if (in->start > 0) {
+            in->held.size -= in->start;
             memmove(in->held.data, in->held.data + in->start, in->held.size);
-        in->start = 0;
+            in->start = 0;
+        }
         in->looked = in->held.size;
         static char block[BLOCK];
         ssize_t got = read(STDIN_FILENO, block, sizeof(block));

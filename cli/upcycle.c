@@ -43,7 +43,7 @@ static const cli_option options[] = {
     CLI_OPTION("type", 0, TEXT, "TYPE", struct upcycle_options, write.type, 0,
                "Type of the written matrices; the parent's where possible unless given."),
     CLI_OPTION("seed", 's', SEED, "N", struct upcycle_options, seed, 0,
-               "The same seed gives the same bytes (0)."),
+               "The same seed gives the same bytes; 0 unless given."),
     WRITE_OPTIONS(struct upcycle_options),
 };
 
@@ -114,7 +114,7 @@ static int run(const command *self, int argc, char **argv)
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
 
-    interrupt_catch();
+    interrupt_catch(INTERRUPT_PATIENT);
     progress shown = progress_create(self, o.write.quiet);
     params.overwrite = o.write.overwrite;
     params.threads = o.write.threads;

@@ -30,6 +30,13 @@ set_target_properties(marco_shared_library PROPERTIES
 set_target_properties(marco_static_library PROPERTIES EXPORT_NAME marco_static)
 
 set(MARCO_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/marco)
+# Relative to the file, so that an installed tree can be moved.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+  set(MARCO_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH up /root/${CMAKE_INSTALL_LIBDIR}/pkgconfig /root)
+  string(REGEX REPLACE "/$" "" MARCO_PC_PREFIX "\${pcfiledir}/${up}")
+endif()
 configure_file(cmake/marco.pc.in marco.pc @ONLY)
 configure_package_config_file(cmake/marcoConfig.cmake.in marcoConfig.cmake
                               INSTALL_DESTINATION ${MARCO_CMAKE_DIR})

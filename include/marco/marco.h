@@ -9,7 +9,9 @@
  *   - Pointers returned through `out` parameters belong to the caller: objects are released with
  *     their own _close/_free function, plain memory with marco_free().
  *   - Text is UTF-8. Token ids are int32_t, >= 0 and < the vocabulary's size. Sizes are bytes.
- *   - The library never prints, exits or aborts, and keeps no mutable global state.
+ *   - The library never prints, exits or aborts, and keeps no state outside these objects.
+ *   - Pointers may not be NULL unless the text says so. Functions that return a marco_status and
+ *     create something set *out to NULL when they fail.
  */
 #ifndef MARCO_MARCO_H
 #define MARCO_MARCO_H
@@ -173,7 +175,8 @@ MARCO_API marco_status marco_chat_encode(const marco_tokenizer *tokenizer,
                                          marco_error *error);
 
 /* Replaces the checkpoint's template: by a known name ("qwen3", "qwen2.5", "smollm2", "chatml"),
- * or by the text of a template file that is recognised by its content. */
+ * or by the text of a template file that is recognised by its content. Changes the tokenizer: no
+ * other thread may use it meanwhile. */
 MARCO_API marco_status marco_tokenizer_set_chat_template(marco_tokenizer *tokenizer,
                                                          const char *name_or_text,
                                                          marco_error *error);
@@ -234,7 +237,8 @@ typedef struct marco_session marco_session;
 
 typedef struct marco_session_params {
     int32_t n_ctx;           /* tokens the session can hold; 0: what the model was made for */
-    int32_t chunk;           /* tokens per forward pass; 0: 512. No effect on any result. */
+    int32_t chunk;           /* tokens per forward pass; 0: 512. Less is taken where that would need
+                              * much memory beside the model. No effect on any result. */
     marco_progress progress; /* tokens of a long prompt processed */
 } marco_session_params;
 
@@ -247,8 +251,8 @@ MARCO_API marco_status marco_session_create(marco_engine *engine,
 MARCO_API void marco_session_close(marco_session *session);
 
 /* Appends n >= 1 ids and computes the logits after the last one. On error the session keeps the
- * tokens it had before, without their logits. One thread at a time per session; several sessions of
- * an engine take turns. */
+ * tokens it had before; their logits may be gone. One thread at a time per session; several
+ * sessions of an engine take turns, a forward pass each. */
 MARCO_API marco_status marco_session_eval(marco_session *session, const int32_t *ids, size_t n,
                                           marco_error *error);
 
@@ -259,8 +263,8 @@ typedef int (*marco_logits_fn)(void *user, int64_t position, const float *logits
 MARCO_API marco_status marco_session_eval_each(marco_session *session, const int32_t *ids, size_t n,
                                                marco_logits_fn fn, void *user, marco_error *error);
 
-/* Logits after the last token, [n_vocab]; NULL before the first eval or after a truncation. Valid
- * until the next call on this session. */
+/* Logits after the last token, [n_vocab]; NULL before the first eval, after a truncation, and after
+ * an eval that failed under way. Valid until the next call on this session. */
 MARCO_API const float *marco_session_logits(const marco_session *session);
 
 /* The ids of this session so far, valid until the next call on it. */
@@ -364,7 +368,7 @@ MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error 
 typedef struct marco_convert_params {
     const char *type; /* "F32", "F16", "BF16", "Q8_0", ... for the matrices; NULL: keep */
     bool overwrite;
-    int32_t threads;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
     marco_progress progress;
 } marco_convert_params;
 
@@ -374,14 +378,15 @@ MARCO_API marco_status marco_convert(const char *from, const char *to,
 
 typedef struct marco_synth_params {
     const char *type;      /* NULL: Q8_0 for GGUF, BF16 for a folder */
-    uint64_t seed;         /* same seed, same bytes */
+    uint64_t seed;         /* same seed, same bytes; 0 unless set */
     int32_t layers;        /* 0: the shape's */
     const char *tokenizer; /* a checkpoint or tokenizer.json to take it from; NULL: 256 bytes */
     bool overwrite;
-    int32_t threads;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
     marco_progress progress;
 } marco_synth_params;
 
+/* All zero: the types above, seed 0, the shape's layers, 256 bytes. */
 MARCO_API marco_synth_params marco_synth_params_default(void);
 
 /* Writes random weights in a named shape. */
@@ -411,13 +416,13 @@ typedef struct marco_upcycle_params {
     bool drop_shared; /* the same indices for gate, up and down */
     marco_upcycle_router router;
     const char *type; /* of the written matrices; NULL: the parent's where possible */
-    uint64_t seed;    /* same seed, same bytes */
+    uint64_t seed;    /* same seed, same bytes; 0 unless set */
     bool overwrite;
-    int32_t threads;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
     marco_progress progress;
 } marco_upcycle_params;
 
-/* Drop 0.5 per matrix, cube-root scale, normal router; experts and dims 0 (to be set). */
+/* Drop 0.5 per matrix, cube-root scale, normal router, seed 0; experts and dims 0 (to be set). */
 MARCO_API marco_upcycle_params marco_upcycle_params_default(void);
 
 /* Fills in a preset: "marco-mini", "marco-nano". False where there is none of that name. */

@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/pool.h"
 
-enum { MAX_CPUS = CPU_SETSIZE };
+enum { MAX_CPUS = 1 << 16 };
 
 /* One number from a small file; -1 where it cannot be read. */
 static long read_number(const char *path)
@@ -28,26 +29,38 @@ static long core_of(int cpu)
     char path[128];
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
     long first = read_number(path);
-    return first < 0 || first >= MAX_CPUS ? cpu : first;
+    return first < 0 || first > cpu ? cpu : first;
 }
 
-static int cores_in_mask(void)
+/* Counts the cores of a set, each once. `seen` is of the same size and empty. */
+static int count_cores(const cpu_set_t *set, cpu_set_t *seen, size_t size)
 {
-    cpu_set_t set, seen;
-    CPU_ZERO(&seen);
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
     int cores = 0;
-    for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
-        if (!CPU_ISSET(cpu, &set))
+    for (int cpu = 0; cpu < (int)(8 * size); cpu++) {
+        if (!CPU_ISSET_S((size_t)cpu, size, set))
             continue;
-        long core = core_of(cpu);
-        if (!CPU_ISSET((size_t)core, &seen)) {
-            CPU_SET((size_t)core, &seen);
+        size_t core = (size_t)core_of(cpu);
+        if (!CPU_ISSET_S(core, size, seen)) {
+            CPU_SET_S(core, size, seen);
             cores++;
         }
     }
     return cores;
+}
+
+static int cores_in_mask(void)
+{
+    int cores = 0;
+    /* The kernel refuses a set smaller than its own, whose size it does not tell. */
+    for (int cpus = CPU_SETSIZE; cores == 0 && cpus <= MAX_CPUS; cpus *= 2) {
+        size_t size = CPU_ALLOC_SIZE(cpus);
+        cpu_set_t *set = base_calloc(1, size), *seen = base_calloc(1, size);
+        if (set && seen && sched_getaffinity(0, size, set) == 0)
+            cores = count_cores(set, seen, size);
+        base_free(set);
+        base_free(seen);
+    }
+    return cores ? cores : 1;
 }
 
 /* cgroup v2's "cpu.max" of one group: cores rounded up, or a large number where unlimited. */

@@ -15,7 +15,4 @@ marco_status base_fail_memory(marco_error *error, size_t size, const char *what)
  * have their own status. */
 marco_status base_fail_errno(marco_error *error, int code, const char *what, const char *path);
 
-/* Puts "PREFIX: " before the message already in `error`. */
-void base_error_prefix(marco_error *error, const char *prefix);
-
 #endif

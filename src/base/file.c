@@ -80,11 +80,6 @@ marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer
     return MARCO_OK;
 }
 
-void base_file_drop_cache(const base_file *file)
-{
-    posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
-}
-
 marco_status base_file_slurp(const char *path, size_t limit, char **data, size_t *size,
                              marco_error *error)
 {

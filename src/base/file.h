@@ -23,9 +23,6 @@ void base_file_close(base_file *file);
 marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer, size_t size,
                             marco_error *error);
 
-/* Tells the kernel that the pages read so far will not be needed again. */
-void base_file_drop_cache(const base_file *file);
-
 /* A whole file of at most `limit` bytes, NUL-terminated. */
 marco_status base_file_slurp(const char *path, size_t limit, char **data, size_t *size,
                              marco_error *error);

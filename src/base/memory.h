@@ -1,5 +1,5 @@
-/* The one allocator: every byte the library holds comes from here, so that a test can make the
- * n-th request fail. */
+/* The one allocator: everything the library asks for itself comes from here, so that a test can
+ * make the n-th request fail. (jansson has hooks that tests point here too.) */
 #ifndef BASE_MEMORY_H
 #define BASE_MEMORY_H
 
@@ -38,8 +38,12 @@ static inline bool base_mul_u64(uint64_t a, uint64_t b, uint64_t *product)
     return !__builtin_mul_overflow(a, b, product);
 }
 
-/* Test hook: the n-th request from now (1 is the next) and all after it fail; 0 turns it off.
- * Returns the requests seen since the last call. */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "marco reads and writes its files' little-endian numbers as they are in memory"
+#endif
+
+/* Test hook, for the process: the n-th request from now (1 is the next) and all after it fail; 0
+ * turns it off. Returns the requests seen since the last call. */
 uint64_t base_alloc_fail_at(uint64_t n);
 
 #endif

@@ -25,21 +25,44 @@ struct base_output {
 };
 
 /* "folder/.name.tmp-PID-K": beside the final name, so that the rename stays in one file system;
- * hidden, so that no pattern picks up half a file. */
+ * hidden, so that no pattern picks up half a file. A long name is cut, to stay a possible one. */
 static char *temporary_name(const char *path, unsigned k)
 {
+    enum { LONGEST = 200 };
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
     size_t name = length;
     while (name > 0 && path[name - 1] != '/')
         name--;
+    size_t shown = length - name < LONGEST ? length - name : LONGEST;
     size_t capacity = length + 48;
     char *out = base_alloc(capacity);
     if (out)
-        snprintf(out, capacity, "%.*s.%.*s.tmp-%ld-%u", (int)name, path, (int)(length - name),
-                 path + name, (long)getpid(), k);
+        snprintf(out, capacity, "%.*s.%.*s.tmp-%ld-%u", (int)name, path, (int)shown, path + name,
+                 (long)getpid(), k);
     return out;
+}
+
+/* Gives `from` the name `to`, which must be free: what appeared there since it was looked for is
+ * somebody's work. */
+static int rename_new(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    /* A file system without that: files can be linked, which never replaces; for folders there is
+     * only looking again. */
+    if (link(from, to) == 0)
+        return unlink(from);
+    if (errno == EEXIST)
+        return -1;
+    if (base_exists(to)) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
 }
 
 /* Opens the folder that holds a path, for making a new name in it durable. Done before the name
@@ -169,33 +192,20 @@ uint64_t base_output_tell(const base_output *output)
     return output->size;
 }
 
-/* rename(2), which replaces, or link(2) + unlink(2), which does not: what was refused at the start
- * must not be lost because it appeared in between. */
-static int publish(const base_output *output)
-{
-    if (output->overwrite)
-        return rename(output->temporary, output->path);
-    if (link(output->temporary, output->path) == 0)
-        return unlink(output->temporary);
-    if (errno == EEXIST)
-        return -1;
-    /* A file system without hard links. */
-    return rename(output->temporary, output->path);
-}
-
 marco_status base_output_commit(base_output *output, marco_error *error)
 {
     int parent = -1;
     marco_status status = flush(output, error);
     if (!status && fsync(output->fd) != 0)
         status = base_fail_errno(error, errno, "cannot write", output->path);
-    if (!status && close(output->fd) != 0)
+    int fd = output->fd;
+    output->fd = -1; /* closed whatever close says */
+    if (close(fd) != 0 && !status)
         status = base_fail_errno(error, errno, "cannot write", output->path);
-    if (!status) {
-        output->fd = -1;
+    if (!status)
         status = open_parent(output->path, &parent, error);
-    }
-    if (!status && publish(output) != 0)
+    if (!status && (output->overwrite ? rename(output->temporary, output->path)
+                                      : rename_new(output->temporary, output->path)) != 0)
         status = errno == EEXIST ? fail_exists(output->path, error)
                                  : base_fail_errno(error, errno, "cannot write", output->path);
     if (!status) {
@@ -223,22 +233,46 @@ void base_output_abort(base_output *output)
     base_free(output);
 }
 
+marco_status base_output_put(const char *folder, const char *name, const char *data, size_t size,
+                             marco_error *error)
+{
+    base_output *output;
+    char *path = base_path_join(folder, name);
+    if (!path)
+        return base_fail_memory(error, strlen(folder), "a path");
+    marco_status status = base_output_create(path, false, &output, error);
+    base_free(path);
+    if (status)
+        return status;
+    status = base_output_write(output, data, size, error);
+    if (!status)
+        return base_output_commit(output, error);
+    base_output_abort(output);
+    return status;
+}
+
 /* ---- folders ------------------------------------------------------------------------------- */
 
 struct base_folder {
     char *path;
     char *temporary;
+    bool overwrite;
     bool made; /* the temporary folder exists */
 };
 
-/* Names that a checkpoint's folder may hold; anything else is somebody's and is not deleted. */
+/* Names that a checkpoint's folder has from us; anything else is somebody's and is not deleted. */
 static bool is_checkpoint_file(const char *name)
 {
-    static const char *const suffixes[] = {".safetensors", ".json", ".jinja", ".txt", ".md"};
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-        if (base_has_suffix(name, suffixes[i]))
+    static const char *const names[] = {
+        "config.json",         "generation_config.json",       "tokenizer.json",
+        "added_tokens.json",   "tokenizer_config.json",        "special_tokens_map.json",
+        "vocab.json",          "model.safetensors.index.json", "merges.txt",
+        "chat_template.jinja",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
             return true;
-    return false;
+    return strncmp(name, "model", 5) == 0 && base_has_suffix(name, ".safetensors");
 }
 
 typedef enum { CHECK_ONLY, REMOVE } visit_mode;
@@ -249,19 +283,23 @@ static bool visit_folder(const char *path, visit_mode mode, char *offender, size
 {
     DIR *dir = opendir(path);
     bool fine = dir != NULL;
-    for (struct dirent *entry; fine && (entry = readdir(dir));) {
+    while (fine) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry) {
+            fine = errno == 0;
+            break;
+        }
         const char *name = entry->d_name;
+        struct stat st;
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        if (mode == REMOVE) {
-            unlinkat(dirfd(dir), name, 0);
-            continue;
-        }
-        struct stat st;
         fine = is_checkpoint_file(name) &&
                fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
         if (!fine)
             snprintf(offender, capacity, "%s", name);
+        else if (mode == REMOVE)
+            unlinkat(dirfd(dir), name, 0);
     }
     if (dir)
         closedir(dir);
@@ -270,8 +308,28 @@ static bool visit_folder(const char *path, visit_mode mode, char *offender, size
 
 static void remove_folder(const char *path)
 {
-    visit_folder(path, REMOVE, NULL, 0);
+    char offender[256];
+    visit_folder(path, REMOVE, offender, sizeof offender);
     rmdir(path);
+}
+
+/* A folder that may be replaced: a real one, holding nothing but a checkpoint's files. */
+static marco_status check_replaceable(const char *path, marco_error *error)
+{
+    char offender[256] = "(unreadable)";
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return base_fail_errno(error, errno, "cannot look at", path);
+    if (S_ISLNK(st.st_mode))
+        return base_fail(error, MARCO_ERROR_EXISTS,
+                         "%s is a symbolic link; give the folder that it points to", path);
+    if (!S_ISDIR(st.st_mode))
+        return base_fail(error, MARCO_ERROR_EXISTS, "%s is a file, not a folder to write", path);
+    if (!visit_folder(path, CHECK_ONLY, offender, sizeof offender))
+        return base_fail(error, MARCO_ERROR_EXISTS,
+                         "%s holds '%s', which is no part of a checkpoint; not overwritten", path,
+                         offender);
+    return MARCO_OK;
 }
 
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,
@@ -280,28 +338,25 @@ marco_status base_folder_create(const char *path, bool overwrite, base_folder **
     marco_status status;
     if (!path[0])
         return base_fail(error, MARCO_ERROR_ARGUMENT, "the name of a folder to write is empty");
-    if (base_exists(path)) {
-        char offender[256] = "";
-        if (!overwrite)
-            return fail_exists(path, error);
-        if (!base_is_folder(path))
-            return base_fail(error, MARCO_ERROR_EXISTS, "%s is a file, not a folder to write",
-                             path);
-        if (!visit_folder(path, CHECK_ONLY, offender, sizeof offender))
-            return base_fail(error, MARCO_ERROR_EXISTS,
-                             "%s holds '%s', which is no part of a checkpoint; not overwritten",
-                             path, offender);
+    char *name = base_strdup(path);
+    if (!name)
+        return base_fail_memory(error, strlen(path), path);
+    for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--)
+        name[n - 1] = '\0'; /* lstat would follow a link for the slash's sake */
+    status = MARCO_OK;
+    if (base_exists(name))
+        status = overwrite ? check_replaceable(name, error) : fail_exists(name, error);
+    if (status) {
+        base_free(name);
+        return status;
     }
     base_folder *folder = base_calloc(1, sizeof *folder);
-    if (!folder)
+    if (!folder) {
+        base_free(name);
         return base_fail_memory(error, sizeof *folder, path);
-    folder->path = base_strdup(path);
-    if (!folder->path) {
-        status = base_fail_memory(error, strlen(path), path);
-        goto fail;
     }
-    for (size_t n = strlen(path); n > 1 && folder->path[n - 1] == '/'; n--)
-        folder->path[n - 1] = '\0';
+    folder->path = name;
+    folder->overwrite = overwrite;
     for (unsigned k = 0; !folder->made; k++) {
         base_free(folder->temporary);
         folder->temporary = temporary_name(path, k);
@@ -328,13 +383,15 @@ const char *base_folder_path(const base_folder *folder)
 }
 
 /* An existing folder is moved aside first and removed last, so that at no moment less than one
- * whole checkpoint is on disk. */
+ * whole checkpoint is on disk. It is looked at again: writing may have taken hours. */
 static marco_status replace_folder(base_folder *folder, marco_error *error)
 {
+    marco_status status = check_replaceable(folder->path, error);
+    if (status)
+        return status;
     char *aside = temporary_name(folder->path, 2000);
     if (!aside)
         return base_fail_memory(error, strlen(folder->path), folder->path);
-    marco_status status = MARCO_OK;
     if (rename(folder->path, aside) != 0) {
         status = base_fail_errno(error, errno, "cannot replace", folder->path);
     } else if (rename(folder->temporary, folder->path) != 0) {
@@ -357,10 +414,11 @@ marco_status base_folder_commit(base_folder *folder, marco_error *error)
         status = base_fail_errno(error, errno, "cannot write", folder->path);
     if (fd >= 0)
         close(fd);
-    if (!status && base_exists(folder->path))
+    if (!status && folder->overwrite && base_exists(folder->path))
         status = replace_folder(folder, error);
-    else if (!status && rename(folder->temporary, folder->path) != 0)
-        status = base_fail_errno(error, errno, "cannot write", folder->path);
+    else if (!status && rename_new(folder->temporary, folder->path) != 0)
+        status = errno == EEXIST ? fail_exists(folder->path, error)
+                                 : base_fail_errno(error, errno, "cannot write", folder->path);
     if (!status) {
         folder->made = false;
         fsync(parent);

@@ -32,9 +32,14 @@ marco_status base_output_commit(base_output *output, marco_error *error);
 /* Closes and removes the temporary file. NULL is allowed. */
 void base_output_abort(base_output *output);
 
+/* A whole file at once: `name` in `folder`, which must not have it yet. */
+marco_status base_output_put(const char *folder, const char *name, const char *data, size_t size,
+                             marco_error *error);
+
 /* A folder being filled under a temporary name. Files in it are made with base_output_create and
  * committed one by one; the folder appears under its name when committed. An existing folder is
- * replaced (overwrite) only if it holds nothing but files that a checkpoint is made of. */
+ * replaced (overwrite) only if it is no symbolic link and holds nothing but files that a checkpoint
+ * is made of, both when the work begins and when it ends. */
 typedef struct base_folder base_folder;
 
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,

@@ -1,8 +1,8 @@
 /* GGUF v2 and v3 (the GGUF specification in ggml's docs): little-endian metadata and tensors.
  *
  * Reading checks everything before it is used: counts and lengths against what is left of the
- * file, types against the known ones, names for duplicates, tensor data against the file's end and
- * against overlap. */
+ * file and against limits far above what models need, types against the known ones, names for
+ * duplicates, tensor data against the file's end and against overlap. */
 #ifndef FORMAT_GGUF_H
 #define FORMAT_GGUF_H
 
@@ -11,8 +11,19 @@
 #include "tensor/tensor.h"
 
 typedef enum gguf_type {
-    GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8 = 0,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
 } gguf_type;
 
 typedef struct gguf_string {
@@ -32,7 +43,7 @@ typedef struct gguf_value {
         struct {
             gguf_type type; /* of the elements: any but GGUF_ARRAY */
             uint64_t n;
-            const void *data;           /* numbers, little-endian, unaligned; NULL for strings */
+            const void *data;           /* numbers, unaligned; NULL for strings */
             const gguf_string *strings; /* [n] */
         } array;
     };
@@ -41,13 +52,16 @@ typedef struct gguf_value {
 typedef struct gguf_tensor {
     const char *name; /* NUL-terminated, at most 255 bytes */
     tensor_type type;
-    int n_dims;          /* 1 to 4 */
-    int64_t dims[4];     /* fastest first, as in the file; 1 past n_dims */
-    uint64_t offset;     /* in the file */
+    int n_dims;      /* 1 to 4 */
+    int64_t dims[4]; /* fastest first, as in the file; 1 past n_dims */
+    uint64_t offset; /* in the file */
     uint64_t bytes;
 } gguf_tensor;
 
 typedef struct gguf gguf;
+
+/* Whether a file begins as GGUF files do, whatever its name. */
+marco_status gguf_probe(const char *path, bool *yes, marco_error *error);
 
 marco_status gguf_open(const char *path, gguf **out, marco_error *error);
 void gguf_close(gguf *g);
@@ -66,8 +80,8 @@ marco_status gguf_get_real(const gguf *g, const char *key, double low, double hi
                            marco_error *error);
 marco_status gguf_get_bool(const gguf *g, const char *key, bool *out, marco_error *error);
 marco_status gguf_get_string(const gguf *g, const char *key, gguf_string *out, marco_error *error);
-marco_status gguf_get_array(const gguf *g, const char *key, gguf_type type,
-                            const gguf_value **out, marco_error *error);
+marco_status gguf_get_array(const gguf *g, const char *key, gguf_type type, const gguf_value **out,
+                            marco_error *error);
 
 size_t gguf_tensor_count(const gguf *g);
 const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i);
@@ -84,7 +98,6 @@ marco_status gguf_writer_create(const char *path, bool overwrite, gguf_writer **
 
 /* Strings are copied. A failed allocation is remembered and reported by gguf_writer_begin. */
 void gguf_put_u32(gguf_writer *w, const char *key, uint32_t value);
-void gguf_put_u64(gguf_writer *w, const char *key, uint64_t value);
 void gguf_put_f32(gguf_writer *w, const char *key, float value);
 void gguf_put_bool(gguf_writer *w, const char *key, bool value);
 void gguf_put_string(gguf_writer *w, const char *key, const char *value);

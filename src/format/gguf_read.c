@@ -8,10 +8,6 @@
 #include "format/gguf.h"
 #include "format/internal.h"
 
-/* Real metadata is some 10 MB, most of it the vocabulary. */
-#define METADATA_LIMIT  ((uint64_t)256 << 20)
-#define COUNT_LIMIT     ((uint64_t)1 << 20)
-#define KEY_LIMIT       65535
 #define CHUNK_SIZE      ((size_t)1 << 20)
 #define ALIGNMENT_LIMIT ((uint64_t)1 << 20)
 /* The fewest bytes a pair takes: key length, key, type, value. */
@@ -45,10 +41,11 @@ struct gguf {
 
 typedef struct reader {
     gguf *g;
-    chunk **tail;    /* where the next chunk is linked */
-    char *at;        /* next byte to parse */
-    size_t left;     /* bytes from `at` on */
-    uint64_t loaded; /* bytes of the file that are in chunks */
+    chunk **tail;     /* where the next chunk is linked */
+    char *at;         /* next byte to parse */
+    size_t left;      /* bytes from `at` on */
+    uint64_t loaded;  /* bytes of the file that are in chunks */
+    uint64_t strings; /* in the arrays so far */
     marco_error *error;
 } reader;
 
@@ -89,20 +86,20 @@ static uint64_t position(const reader *r)
 static uint64_t available(const reader *r)
 {
     uint64_t end = r->g->file->size;
-    if (end > METADATA_LIMIT)
-        end = METADATA_LIMIT;
+    if (end > GGUF_METADATA_LIMIT)
+        end = GGUF_METADATA_LIMIT;
     return end > position(r) ? end - position(r) : 0;
 }
 
 static marco_status past_end(const reader *r, const char *what)
 {
-    if (r->g->file->size > METADATA_LIMIT)
+    if (r->g->file->size > GGUF_METADATA_LIMIT)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: %s at byte %" PRIu64 " runs past the %" PRIu64
+                         "%s: %.200s at byte %" PRIu64 " runs past the %" PRIu64
                          " bytes that metadata may take; the file is damaged",
-                         path_of(r), what, position(r), METADATA_LIMIT);
+                         path_of(r), what, position(r), GGUF_METADATA_LIMIT);
     return base_fail(r->error, MARCO_ERROR_FORMAT,
-                     "%s: %s at byte %" PRIu64 " runs past the end of the file (%" PRIu64
+                     "%s: %.200s at byte %" PRIu64 " runs past the end of the file (%" PRIu64
                      " bytes); is the download complete?",
                      path_of(r), what, position(r), r->g->file->size);
 }
@@ -157,7 +154,7 @@ static marco_status take_name(reader *r, const char *what, size_t limit, const c
         return status;
     if (size > limit)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: %s at byte %" PRIu64 " is %" PRIu64
+                         "%s: %.200s at byte %" PRIu64 " is %" PRIu64
                          " bytes long, more than the %zu allowed",
                          path_of(r), what, at, size, limit);
     status = take(r, size + 4, what, &bytes);
@@ -165,8 +162,8 @@ static marco_status take_name(reader *r, const char *what, size_t limit, const c
         return status;
     const char *problem = format_name_problem(bytes, (size_t)size, limit);
     if (problem)
-        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: %s at byte %" PRIu64 " %s", path_of(r),
-                         what, at, problem);
+        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: %.200s at byte %" PRIu64 " %s",
+                         path_of(r), what, at, problem);
     *number = (uint32_t)format_load(bytes + size, 4);
     bytes[size] = '\0';
     *name = bytes;
@@ -191,8 +188,9 @@ static marco_status check_bools(const reader *r, const char *key, const char *by
 {
     for (uint64_t i = 0; i < n; i++)
         if ((unsigned char)bytes[i] > 1)
-            return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: %s holds %d where 0 or 1 belongs",
-                             path_of(r), key, (unsigned char)bytes[i]);
+            return base_fail(r->error, MARCO_ERROR_FORMAT,
+                             "%s: %.200s holds %d where 0 or 1 belongs", path_of(r), key,
+                             (unsigned char)bytes[i]);
     return MARCO_OK;
 }
 
@@ -202,9 +200,16 @@ static marco_status read_strings(reader *r, const char *key, gguf_value *value)
     /* 8 bytes of length each: no allocation beyond what the file can fill. */
     if (n > available(r) / 8)
         return past_end(r, key);
+    /* An empty string takes twice the memory that it takes in the file. */
+    if (n > GGUF_STRINGS_LIMIT - r->strings)
+        return base_fail(r->error, MARCO_ERROR_FORMAT,
+                         "%s: with the %" PRIu64 " strings of %.200s there are more than %" PRIu64
+                         " in arrays, as in no real model; the file is damaged",
+                         path_of(r), n, key, GGUF_STRINGS_LIMIT);
+    r->strings += n;
     gguf_string *strings = base_alloc_array((size_t)n, sizeof *strings);
     if (!strings)
-        return base_fail_memory(r->error, (size_t)n * sizeof *strings, key);
+        return base_fail_memory(r->error, (size_t)n * sizeof *strings, path_of(r));
     value->array.strings = strings;
     for (uint64_t i = 0; i < n; i++) {
         marco_status status = take_string(r, key, &strings[i]);
@@ -225,10 +230,11 @@ static marco_status read_array(reader *r, const char *key, gguf_value *value)
         return status;
     if (type == GGUF_ARRAY)
         return base_fail(r->error, MARCO_ERROR_UNSUPPORTED,
-                         "%s: %s is an array of arrays, which is not supported", path_of(r), key);
+                         "%s: %.200s is an array of arrays, which is not supported", path_of(r),
+                         key);
     if (type >= N_TYPES)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: %s is an array of unknown type %" PRIu64, path_of(r), key, type);
+                         "%s: %.200s is an array of unknown type %" PRIu64, path_of(r), key, type);
     value->array.type = (gguf_type)type;
     value->array.n = n;
     if (type == GGUF_STRING)
@@ -276,11 +282,11 @@ static marco_status read_scalar(reader *r, const char *key, gguf_value *value)
 static marco_status read_pair(reader *r, pair *p)
 {
     uint32_t type;
-    marco_status status = take_name(r, "a metadata key", KEY_LIMIT, &p->key, &type);
+    marco_status status = take_name(r, "a metadata key", GGUF_KEY_LIMIT, &p->key, &type);
     if (status)
         return status;
     if (type >= N_TYPES)
-        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: %s has unknown type %" PRIu32,
+        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: %.200s has unknown type %" PRIu32,
                          path_of(r), p->key, type);
     p->value.type = (gguf_type)type;
     if (type == GGUF_ARRAY)
@@ -293,7 +299,7 @@ static marco_status read_pair(reader *r, pair *p)
 static marco_status read_pairs(reader *r, uint64_t n)
 {
     gguf *g = r->g;
-    if (n > COUNT_LIMIT || n > available(r) / PAIR_MIN)
+    if (n > GGUF_COUNT_LIMIT || n > available(r) / PAIR_MIN)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
                          "%s: claims %" PRIu64
                          " metadata keys, more than fit the file or the limit",
@@ -311,7 +317,7 @@ static marco_status read_pairs(reader *r, uint64_t n)
     }
     const format_name *twin = format_names_sort(&g->keys);
     if (twin)
-        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: metadata key %s occurs twice",
+        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: metadata key %.200s occurs twice",
                          path_of(r), twin->name);
     return MARCO_OK;
 }
@@ -322,7 +328,7 @@ static marco_status read_dims(reader *r, gguf_tensor *t, uint32_t n_dims)
 {
     if (n_dims < 1 || n_dims > 4)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has %" PRIu32 " dimensions, outside the allowed 1 to 4",
+                         "%s: tensor %.200s has %" PRIu32 " dimensions, outside the allowed 1 to 4",
                          path_of(r), t->name, n_dims);
     t->n_dims = (int)n_dims;
     for (int d = 0; d < 4; d++) {
@@ -333,7 +339,8 @@ static marco_status read_dims(reader *r, gguf_tensor *t, uint32_t n_dims)
             return status;
         if (dim < 1 || dim > INT64_MAX)
             return base_fail(r->error, MARCO_ERROR_FORMAT,
-                             "%s: tensor %s has a dimension of %" PRIu64 ", which is impossible",
+                             "%s: tensor %.200s has a dimension of %" PRIu64
+                             ", which is impossible",
                              path_of(r), t->name, dim);
         t->dims[d] = (int64_t)dim;
     }
@@ -345,13 +352,14 @@ static marco_status measure(const reader *r, gguf_tensor *t, uint32_t type)
     const tensor_traits *traits = tensor_traits_of(type);
     if (!traits)
         return base_fail(r->error, MARCO_ERROR_UNSUPPORTED,
-                         "%s: tensor %s has type %s (%" PRIu32
+                         "%s: tensor %.200s has type %s (%" PRIu32
                          "), which is not supported; convert the model to another type",
                          path_of(r), t->name, tensor_type_name(type), type);
     t->type = (tensor_type)type;
     if (t->dims[0] % traits->block)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has rows of %" PRId64 " elements, not a multiple of %s's "
+                         "%s: tensor %.200s has rows of %" PRId64
+                         " elements, not a multiple of %s's "
                          "block of %d",
                          path_of(r), t->name, t->dims[0], traits->name, (int)traits->block);
     uint64_t rows, elements;
@@ -360,7 +368,7 @@ static marco_status measure(const reader *r, gguf_tensor *t, uint32_t type)
         !base_mul_u64(rows, (uint64_t)t->dims[0], &elements) || elements > INT64_MAX ||
         !tensor_bytes(t->type, t->dims[0], rows, &t->bytes))
         return base_fail(r->error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s (%" PRId64 " x %" PRId64 " x %" PRId64 " x %" PRId64
+                         "%s: tensor %.200s (%" PRId64 " x %" PRId64 " x %" PRId64 " x %" PRId64
                          ") is too large for any file",
                          path_of(r), t->name, t->dims[0], t->dims[1], t->dims[2], t->dims[3]);
     return MARCO_OK;
@@ -369,7 +377,7 @@ static marco_status measure(const reader *r, gguf_tensor *t, uint32_t type)
 static marco_status read_tensors(reader *r, uint64_t n)
 {
     gguf *g = r->g;
-    if (n > COUNT_LIMIT || n > available(r) / TENSOR_MIN)
+    if (n > GGUF_COUNT_LIMIT || n > available(r) / TENSOR_MIN)
         return base_fail(r->error, MARCO_ERROR_FORMAT,
                          "%s: claims %" PRIu64 " tensors, more than fit the file or the limit",
                          path_of(r), n);
@@ -396,7 +404,7 @@ static marco_status read_tensors(reader *r, uint64_t n)
     g->n_tensors = (size_t)n;
     const format_name *twin = format_names_sort(&g->names);
     if (twin)
-        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: tensor %s occurs twice", path_of(r),
+        return base_fail(r->error, MARCO_ERROR_FORMAT, "%s: tensor %.200s occurs twice", path_of(r),
                          twin->name);
     return MARCO_OK;
 }
@@ -439,9 +447,9 @@ static marco_status refuse_overlap(const reader *r)
     qsort(sorted, g->n_tensors, sizeof *sorted, compare_offsets);
     for (size_t i = 1; i < g->n_tensors && status == MARCO_OK; i++)
         if (sorted[i - 1]->offset + sorted[i - 1]->bytes > sorted[i]->offset)
-            status =
-                base_fail(r->error, MARCO_ERROR_FORMAT, "%s: the data of tensors %s and %s overlap",
-                          path_of(r), sorted[i - 1]->name, sorted[i]->name);
+            status = base_fail(r->error, MARCO_ERROR_FORMAT,
+                               "%s: the data of tensors %.200s and %.200s overlap", path_of(r),
+                               sorted[i - 1]->name, sorted[i]->name);
     base_free(sorted);
     return status;
 }
@@ -454,22 +462,30 @@ static marco_status place_tensors(const reader *r)
     marco_status status = find_alignment(r, &alignment);
     if (status)
         return status;
-    uint64_t start = (position(r) + alignment - 1) & ~(alignment - 1);
+    uint64_t start = (position(r) + alignment - 1) & ~(alignment - 1), last = start;
     for (size_t i = 0; i < g->n_tensors; i++) {
         gguf_tensor *t = &g->tensors[i];
         if (t->offset % alignment)
             return base_fail(r->error, MARCO_ERROR_FORMAT,
-                             "%s: the data of tensor %s begins at %" PRIu64
+                             "%s: the data of tensor %.200s begins at %" PRIu64
                              ", not a multiple of the alignment %" PRIu64,
                              path_of(r), t->name, t->offset, alignment);
         if (start > size || t->offset > size - start || t->bytes > size - start - t->offset)
             return base_fail(r->error, MARCO_ERROR_FORMAT,
-                             "%s: the data of tensor %s (%" PRIu64 " bytes at %" PRIu64
+                             "%s: the data of tensor %.200s (%" PRIu64 " bytes at %" PRIu64
                              " after the metadata) runs past the end of the file (%" PRIu64
                              " bytes); is the download complete?",
                              path_of(r), t->name, t->bytes, t->offset, size);
         t->offset += start;
+        last = t->offset + t->bytes > last ? t->offset + t->bytes : last;
     }
+    /* The last tensor may be padded like the others; more than that is not of this file. */
+    if (size > last && size - last >= alignment)
+        return base_fail(r->error, MARCO_ERROR_FORMAT,
+                         "%s: %" PRIu64
+                         " bytes follow the last tensor, which no GGUF file has; was "
+                         "something appended to it?",
+                         path_of(r), size - last);
     return refuse_overlap(r);
 }
 
@@ -503,6 +519,20 @@ static marco_status read_head(reader *r, uint64_t *n_tensors, uint64_t *n_pairs)
     if (status)
         return status;
     return take_number(r, 8, "the number of metadata keys", n_pairs);
+}
+
+marco_status gguf_probe(const char *path, bool *yes, marco_error *error)
+{
+    base_file *file;
+    char magic[4] = {0};
+    marco_status status = base_file_open(path, &file, error);
+    if (status)
+        return status;
+    if (file->size >= sizeof magic)
+        status = base_file_read(file, 0, magic, sizeof magic, error);
+    base_file_close(file);
+    *yes = memcmp(magic, "GGUF", sizeof magic) == 0;
+    return status;
 }
 
 marco_status gguf_open(const char *path, gguf **out, marco_error *error)
@@ -597,7 +627,7 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name)
 static marco_status wrong_type(const gguf *g, const char *key, const gguf_value *value,
                                const char *wanted, marco_error *error)
 {
-    return base_fail(error, MARCO_ERROR_FORMAT, "%s: %s is of type %s where %s belongs",
+    return base_fail(error, MARCO_ERROR_FORMAT, "%s: %.200s is of type %s where %s belongs",
                      g->file->path, key, types[value->type].name, wanted);
 }
 
@@ -612,12 +642,12 @@ marco_status gguf_get_int(const gguf *g, const char *key, int64_t low, int64_t h
         return wrong_type(g, key, value, "an integer", error);
     if (kind == 'u' && value->u > INT64_MAX)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: %s is %" PRIu64 ", outside the allowed %" PRId64 " to %" PRId64,
+                         "%s: %.200s is %" PRIu64 ", outside the allowed %" PRId64 " to %" PRId64,
                          g->file->path, key, value->u, low, high);
     int64_t number = kind == 'u' ? (int64_t)value->u : value->i;
     if (number < low || number > high)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: %s is %" PRId64 ", outside the allowed %" PRId64 " to %" PRId64,
+                         "%s: %.200s is %" PRId64 ", outside the allowed %" PRId64 " to %" PRId64,
                          g->file->path, key, number, low, high);
     *out = number;
     return MARCO_OK;
@@ -633,8 +663,9 @@ marco_status gguf_get_real(const gguf *g, const char *key, double low, double hi
         return wrong_type(g, key, value, "f32", error);
     /* Written so that NaN fails. */
     if (!isfinite(value->f) || !(value->f >= low && value->f <= high))
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: %s is %g, outside the allowed %g to %g",
-                         g->file->path, key, value->f, low, high);
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "%s: %.200s is %g, outside the allowed %g to %g", g->file->path, key,
+                         value->f, low, high);
     *out = value->f;
     return MARCO_OK;
 }
@@ -671,7 +702,7 @@ marco_status gguf_get_array(const gguf *g, const char *key, gguf_type type, cons
         return wrong_type(g, key, value, "an array", error);
     if (value->array.type != type)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: %s is an array of type %s where %s belongs", g->file->path, key,
+                         "%s: %.200s is an array of type %s where %s belongs", g->file->path, key,
                          types[value->array.type].name, types[type].name);
     *out = value;
     return MARCO_OK;

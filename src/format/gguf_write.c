@@ -5,52 +5,22 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "format/gguf.h"
-#include "format/internal.h"
+#include "format/writer.h"
 
 /* The format's default; a key general.alignment is therefore never written. */
 #define ALIGNMENT 32
 /* The longest name that GGML's own reader takes. */
 #define NAME_LIMIT 63
-#define KEY_LIMIT  65535
-
-typedef struct described {
-    char *name;
-    tensor_type type;
-    int n_dims;
-    int64_t dims[4];
-    uint64_t bytes;
-} described;
+/* Before the metadata: magic, version and two counts. */
+#define HEAD_SIZE 24
 
 struct gguf_writer {
-    base_output *output;
-    char *path;
-    base_text pairs; /* the metadata, encoded */
-    char **keys;
-    size_t n_keys, keys_capacity;
-    described *tensors;
-    size_t n_tensors, tensors_capacity;
-    bool begun;
-    size_t current;      /* tensor being written */
-    uint64_t left;       /* bytes it still needs */
-    marco_error problem; /* the first thing that went wrong; MARCO_OK where nothing did */
+    format_writer base;
+    base_text pairs;   /* the metadata, encoded */
+    format_names keys; /* owned */
+    size_t keys_capacity;
+    uint64_t n_strings; /* in the arrays so far */
 };
-
-static bool failed(const gguf_writer *w)
-{
-    return w->problem.status != MARCO_OK;
-}
-
-static marco_status report(const gguf_writer *w, marco_error *error)
-{
-    if (error)
-        *error = w->problem;
-    return w->problem.status;
-}
-
-static void remember_memory(gguf_writer *w, size_t size)
-{
-    base_fail_memory(&w->problem, size, w->path);
-}
 
 marco_status gguf_writer_create(const char *path, bool overwrite, gguf_writer **out,
                                 marco_error *error)
@@ -58,12 +28,9 @@ marco_status gguf_writer_create(const char *path, bool overwrite, gguf_writer **
     gguf_writer *w = base_calloc(1, sizeof *w);
     if (!w)
         return base_fail_memory(error, sizeof *w, path);
-    marco_status status;
-    w->path = base_strdup(path);
-    if (w->path)
-        status = base_output_create(path, overwrite, &w->output, error);
-    else
-        status = base_fail_memory(error, strlen(path), path);
+    marco_status status = format_writer_init(&w->base, path, error);
+    if (status == MARCO_OK)
+        status = base_output_create(path, overwrite, &w->base.output, error);
     if (status) {
         gguf_writer_abort(w);
         return status;
@@ -76,15 +43,11 @@ void gguf_writer_abort(gguf_writer *w)
 {
     if (!w)
         return;
-    base_output_abort(w->output);
+    format_writer_free(&w->base);
     base_text_free(&w->pairs);
-    for (size_t i = 0; i < w->n_keys; i++)
-        base_free(w->keys[i]);
-    base_free(w->keys);
-    for (size_t i = 0; i < w->n_tensors; i++)
-        base_free(w->tensors[i].name);
-    base_free(w->tensors);
-    base_free(w->path);
+    for (size_t i = 0; i < w->keys.n; i++)
+        base_free((void *)w->keys.items[i].name);
+    format_names_free(&w->keys);
     base_free(w);
 }
 
@@ -92,9 +55,7 @@ void gguf_writer_abort(gguf_writer *w)
 
 static void put_number(gguf_writer *w, uint64_t value, size_t size)
 {
-    char bytes[8];
-    format_store(bytes, value, size);
-    base_text_add_n(&w->pairs, bytes, size);
+    base_text_add_n(&w->pairs, (const char *)&value, size);
 }
 
 static void put_bytes(gguf_writer *w, const char *data, size_t size)
@@ -103,23 +64,36 @@ static void put_bytes(gguf_writer *w, const char *data, size_t size)
     base_text_add_n(&w->pairs, data, size);
 }
 
+static bool remember_key(gguf_writer *w, const char *key)
+{
+    void *items = w->keys.items;
+    if (!base_grow(&items, &w->keys_capacity, w->keys.n + 1, sizeof *w->keys.items))
+        return false;
+    w->keys.items = items;
+    char *copy = base_strdup(key);
+    if (copy)
+        w->keys.items[w->keys.n++] = (format_name){.name = copy};
+    return copy != NULL;
+}
+
 /* Key and type; false where the value is not to be written. */
 static bool put_key(gguf_writer *w, const char *key, gguf_type type)
 {
-    if (failed(w) || strcmp(key, "general.alignment") == 0)
+    format_writer *base = &w->base;
+    if (format_writer_failed(base) || strcmp(key, "general.alignment") == 0)
         return false;
-    const char *problem = format_name_problem(key, strlen(key), KEY_LIMIT);
-    if (w->begun || problem) {
-        base_fail(&w->problem, MARCO_ERROR_ARGUMENT, "%s: metadata key %s %s", w->path, key,
-                  w->begun ? "comes after the metadata was written" : problem);
-        return false;
-    }
-    if (!base_grow((void **)&w->keys, &w->keys_capacity, w->n_keys + 1, sizeof *w->keys) ||
-        !(w->keys[w->n_keys] = base_strdup(key))) {
-        remember_memory(w, strlen(key));
+    const char *problem = format_name_problem(key, strlen(key), GGUF_KEY_LIMIT);
+    if (base->begun)
+        problem = "is described after the data has begun";
+    if (problem) {
+        base_fail(&base->problem, MARCO_ERROR_ARGUMENT, "%s: metadata key %.200s %s", base->path,
+                  key, problem);
         return false;
     }
-    w->n_keys++;
+    if (!remember_key(w, key)) {
+        base_fail_memory(&base->problem, strlen(key), base->path);
+        return false;
+    }
     put_bytes(w, key, strlen(key));
     put_number(w, type, 4);
     return true;
@@ -131,23 +105,10 @@ void gguf_put_u32(gguf_writer *w, const char *key, uint32_t value)
         put_number(w, value, 4);
 }
 
-void gguf_put_u64(gguf_writer *w, const char *key, uint64_t value)
-{
-    if (put_key(w, key, GGUF_U64))
-        put_number(w, value, 8);
-}
-
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 void gguf_put_f32(gguf_writer *w, const char *key, float value)
 {
     if (put_key(w, key, GGUF_F32))
-        put_number(w, bits_of(value), 4);
+        base_text_add_n(&w->pairs, (const char *)&value, sizeof value);
 }
 
 void gguf_put_bool(gguf_writer *w, const char *key, bool value)
@@ -179,22 +140,22 @@ static bool put_array(gguf_writer *w, const char *key, gguf_type type, uint64_t 
 void gguf_put_array_i32(gguf_writer *w, const char *key, const int32_t *values, size_t n)
 {
     if (put_array(w, key, GGUF_I32, n))
-        for (size_t i = 0; i < n; i++)
-            put_number(w, (uint32_t)values[i], 4);
+        base_text_add_n(&w->pairs, (const char *)values, n * sizeof *values);
 }
 
 void gguf_put_array_f32(gguf_writer *w, const char *key, const float *values, size_t n)
 {
     if (put_array(w, key, GGUF_F32, n))
-        for (size_t i = 0; i < n; i++)
-            put_number(w, bits_of(values[i]), 4);
+        base_text_add_n(&w->pairs, (const char *)values, n * sizeof *values);
 }
 
 void gguf_put_array_string(gguf_writer *w, const char *key, const gguf_string *values, size_t n)
 {
-    if (put_array(w, key, GGUF_STRING, n))
-        for (size_t i = 0; i < n; i++)
-            put_bytes(w, values[i].data, values[i].size);
+    if (!put_array(w, key, GGUF_STRING, n))
+        return;
+    w->n_strings += n;
+    for (size_t i = 0; i < n; i++)
+        put_bytes(w, values[i].data, values[i].size);
 }
 
 void gguf_put_value(gguf_writer *w, const char *key, const gguf_value *value)
@@ -253,127 +214,98 @@ static const char *tensor_problem(const char *name, tensor_type type, int n_dims
 void gguf_put_tensor(gguf_writer *w, const char *name, tensor_type type, int n_dims,
                      const int64_t *dims)
 {
-    if (failed(w))
-        return;
-    described t = {.type = type, .n_dims = n_dims};
+    format_described t = {.type = type, .n_dims = n_dims};
     const char *problem = tensor_problem(name, type, n_dims, dims, &t.bytes);
-    if (w->begun || problem) {
-        base_fail(&w->problem, MARCO_ERROR_ARGUMENT, "%s: tensor %s %s", w->path, name,
-                  w->begun ? "comes after the metadata was written" : problem);
-        return;
-    }
-    memcpy(t.dims, dims, (size_t)n_dims * sizeof *dims);
-    if (!base_grow((void **)&w->tensors, &w->tensors_capacity, w->n_tensors + 1, sizeof t) ||
-        !(t.name = base_strdup(name))) {
-        remember_memory(w, sizeof t);
-        return;
-    }
-    w->tensors[w->n_tensors++] = t;
+    if (!problem)
+        memcpy(t.dims, dims, (size_t)n_dims * sizeof *dims);
+    format_writer_put(&w->base, name, problem, &t);
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */
-
-static void refuse_twins(gguf_writer *w)
-{
-    format_names keys = {0}, names = {0};
-    if (!format_names_create(&keys, w->n_keys) || !format_names_create(&names, w->n_tensors)) {
-        remember_memory(w, (w->n_keys + w->n_tensors) * sizeof(format_name));
-        goto done;
-    }
-    for (size_t i = 0; i < w->n_keys; i++)
-        keys.items[i] = (format_name){w->keys[i], i};
-    for (size_t i = 0; i < w->n_tensors; i++)
-        names.items[i] = (format_name){w->tensors[i].name, i};
-    const format_name *key = format_names_sort(&keys), *name = format_names_sort(&names);
-    if (key || name)
-        base_fail(&w->problem, MARCO_ERROR_ARGUMENT, "%s: %s %s was described twice", w->path,
-                  key ? "metadata key" : "tensor", key ? key->name : name->name);
-done:
-    format_names_free(&keys);
-    format_names_free(&names);
-}
 
 /* The descriptions of all tensors, appended to the metadata. */
 static void put_descriptions(gguf_writer *w)
 {
     uint64_t offset = 0;
-    for (size_t i = 0; i < w->n_tensors; i++) {
-        const described *t = &w->tensors[i];
+    for (size_t i = 0; i < w->base.n_tensors; i++) {
+        format_described *t = &w->base.tensors[i];
+        t->begin = offset;
         put_bytes(w, t->name, strlen(t->name));
         put_number(w, (uint64_t)t->n_dims, 4);
         for (int d = 0; d < t->n_dims; d++)
             put_number(w, (uint64_t)t->dims[d], 8);
         put_number(w, t->type, 4);
-        put_number(w, offset, 8);
+        put_number(w, t->begin, 8);
         if (!base_add_u64(offset, t->bytes + ALIGNMENT - 1, &offset)) {
-            base_fail(&w->problem, MARCO_ERROR_ARGUMENT, "%s: the tensors are too large together",
-                      w->path);
+            base_fail(&w->base.problem, MARCO_ERROR_ARGUMENT,
+                      "%s: the tensors are too large together", w->base.path);
             return;
         }
         offset &= ~(uint64_t)(ALIGNMENT - 1);
     }
 }
 
+/* What the reader would refuse must not be written. */
+static void check_limits(gguf_writer *w)
+{
+    format_writer *base = &w->base;
+    uint64_t size = HEAD_SIZE + (uint64_t)w->pairs.size;
+    if (w->pairs.failed)
+        base_fail_memory(&base->problem, w->pairs.size, base->path);
+    else if (size > GGUF_METADATA_LIMIT || w->n_strings > GGUF_STRINGS_LIMIT)
+        base_fail(&base->problem, MARCO_ERROR_ARGUMENT,
+                  "%s: %" PRIu64 " bytes of metadata with %" PRIu64
+                  " strings in arrays, more than the %" PRIu64 " and %" PRIu64
+                  " that can be read again; the vocabulary is too large",
+                  base->path, size, w->n_strings, GGUF_METADATA_LIMIT, GGUF_STRINGS_LIMIT);
+    else if (w->keys.n > GGUF_COUNT_LIMIT || base->n_tensors > GGUF_COUNT_LIMIT)
+        base_fail(&base->problem, MARCO_ERROR_ARGUMENT,
+                  "%s: %zu tensors and %zu metadata keys, more than the %" PRIu64
+                  " of each that can be read again",
+                  base->path, base->n_tensors, w->keys.n, GGUF_COUNT_LIMIT);
+}
+
+static void write_metadata(gguf_writer *w)
+{
+    format_writer *base = &w->base;
+    const uint64_t counts[] = {base->n_tensors, w->keys.n};
+    if (base_output_write(base->output, "GGUF\3\0\0", 8, &base->problem) == MARCO_OK &&
+        base_output_write(base->output, counts, sizeof counts, &base->problem) == MARCO_OK &&
+        base_output_write(base->output, w->pairs.data, w->pairs.size, &base->problem) == MARCO_OK)
+        base_output_align(base->output, ALIGNMENT, &base->problem);
+    base_text_free(&w->pairs);
+}
+
 marco_status gguf_writer_begin(gguf_writer *w, marco_error *error)
 {
-    char head[24];
-    if (!failed(w))
-        refuse_twins(w);
-    if (!failed(w))
+    format_writer *base = &w->base;
+    if (!format_writer_failed(base))
+        format_writer_refuse_twins(base, "metadata key", &w->keys);
+    if (!format_writer_failed(base))
+        format_writer_refuse_twin_tensors(base);
+    if (!format_writer_failed(base))
         put_descriptions(w);
-    if (!failed(w) && w->pairs.failed)
-        remember_memory(w, w->pairs.size);
-    if (failed(w))
-        return report(w, error);
-    w->begun = true;
-    memcpy(head, "GGUF", 4);
-    format_store(head + 4, 3, 4);
-    format_store(head + 8, w->n_tensors, 8);
-    format_store(head + 16, w->n_keys, 8);
-    if (base_output_write(w->output, head, sizeof head, &w->problem) == MARCO_OK &&
-        base_output_write(w->output, w->pairs.data, w->pairs.size, &w->problem) == MARCO_OK)
-        base_output_align(w->output, ALIGNMENT, &w->problem);
-    base_text_free(&w->pairs);
-    w->left = w->n_tensors ? w->tensors[0].bytes : 0;
-    return failed(w) ? report(w, error) : MARCO_OK;
+    if (!format_writer_failed(base))
+        check_limits(w);
+    if (!format_writer_failed(base))
+        write_metadata(w);
+    if (!format_writer_failed(base))
+        format_writer_begin(base);
+    return format_writer_report(base, error);
 }
 
 marco_status gguf_writer_data(gguf_writer *w, const void *data, size_t size, marco_error *error)
 {
-    if (!failed(w) && (!w->begun || size > w->left))
-        base_fail(&w->problem, MARCO_ERROR_ARGUMENT,
-                  "%s: %zu bytes of tensor data where %" PRIu64 " belong (%s)", w->path, size,
-                  w->begun ? w->left : 0,
-                  w->current < w->n_tensors ? w->tensors[w->current].name : "past the last tensor");
-    if (failed(w))
-        return report(w, error);
-    if (size == 0)
-        return MARCO_OK;
-    if (base_output_write(w->output, data, size, &w->problem))
-        return report(w, error);
-    w->left -= size;
-    if (w->left == 0) {
-        if (base_output_align(w->output, ALIGNMENT, &w->problem))
-            return report(w, error);
-        w->current++;
-        w->left = w->current < w->n_tensors ? w->tensors[w->current].bytes : 0;
-    }
-    return MARCO_OK;
+    if (format_writer_add(&w->base, data, size))
+        base_output_align(w->base.output, ALIGNMENT, &w->base.problem);
+    return format_writer_report(&w->base, error);
 }
 
 marco_status gguf_writer_commit(gguf_writer *w, marco_error *error)
 {
-    marco_status status;
-    if (!failed(w) && (!w->begun || w->current < w->n_tensors))
-        base_fail(&w->problem, MARCO_ERROR_ARGUMENT,
-                  "%s: not all tensors were written (%zu of %zu)", w->path, w->current,
-                  w->n_tensors);
-    if (failed(w)) {
-        status = report(w, error);
-    } else {
-        status = base_output_commit(w->output, error);
-        w->output = NULL;
-    }
+    format_writer_finish(&w->base);
+    format_writer_commit_file(&w->base);
+    marco_status status = format_writer_report(&w->base, error);
     gguf_writer_abort(w);
     return status;
 }

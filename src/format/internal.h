@@ -5,27 +5,30 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-/* Longest tensor name that is read. */
-#define FORMAT_NAME_LIMIT 255
+/* What is read at most; the writers refuse to write more. */
+#define FORMAT_NAME_LIMIT        255                 /* bytes of a tensor's name */
+#define GGUF_KEY_LIMIT           65535               /* bytes of a key, as the specification says */
+#define GGUF_COUNT_LIMIT         ((uint64_t)1 << 18) /* of keys, and of tensors */
+#define GGUF_METADATA_LIMIT      ((uint64_t)64 << 20) /* real metadata is some 10 MB */
+#define GGUF_STRINGS_LIMIT       ((uint64_t)1 << 22)  /* in all arrays together */
+#define SAFETENSORS_HEADER_LIMIT ((size_t)32 << 20)   /* of the index as well */
+#define SAFETENSORS_VALUE_LIMIT  ((size_t)1 << 20)    /* see safetensors_count_values */
 
 /* Bytes of a number (or bool) of the metadata; 0 for strings, arrays and unknown types. */
 size_t gguf_type_size(uint32_t type);
 
-/* Little-endian numbers of 1 to 8 bytes. */
+/* How much of a tree a JSON text makes, known before it is parsed: its objects, arrays, keys and
+ * commas. A tree can take a hundred times the bytes of its text. */
+size_t safetensors_count_values(const char *text, size_t size);
+
+/* Little-endian numbers of 1 to 8 bytes, as they are in memory (base/memory.h sees to it). */
 static inline uint64_t format_load(const void *bytes, size_t size)
 {
-    const unsigned char *p = bytes;
     uint64_t value = 0;
-    for (size_t i = 0; i < size; i++)
-        value |= (uint64_t)p[i] << (8 * i);
+    memcpy(&value, bytes, size);
     return value;
-}
-
-static inline void format_store(char *bytes, uint64_t value, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        bytes[i] = (char)(unsigned char)(value >> (8 * i));
 }
 
 /* What is wrong with a name of a key or a tensor ("is empty", ...), NULL where nothing is. */

@@ -6,20 +6,103 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+/* NULL with *problem filled in. */
+static json_t *parse(const char *text, size_t size, json_error_t *problem)
+{
+    return json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
+                      problem);
+}
+
+static marco_status give(const char *name, size_t size, json_t *value, const json_error_t *problem,
+                         json_t **out, marco_error *error)
+{
+    if (value) {
+        *out = value;
+        return MARCO_OK;
+    }
+    /* jansson says what is wrong with a text; where it says nothing, memory ran out. */
+    if (json_error_code(problem) == json_error_out_of_memory || !problem->text[0])
+        return base_fail_memory(error, size, name);
+    return base_fail(error, MARCO_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", name,
+                     problem->line, problem->column, problem->text);
+}
+
 marco_status format_json_text(const char *name, const char *text, size_t size, json_t **out,
                               marco_error *error)
 {
     json_error_t problem;
-    json_t *value =
-        json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &problem);
-    if (!value) {
-        if (json_error_code(&problem) == json_error_out_of_memory)
-            return base_fail_memory(error, size, name);
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s",
-                         name, problem.line, problem.column, problem.text);
+    json_t *value = parse(text, size, &problem);
+    return give(name, size, value, &problem, out, error);
+}
+
+/* ---- integers beyond 64 bits --------------------------------------------------------------- */
+
+static bool is_beyond(const char *digits, size_t n, bool negative)
+{
+    uint64_t magnitude = 0, most = (uint64_t)INT64_MAX + negative;
+    for (size_t i = 0; i < n; i++)
+        if (__builtin_mul_overflow(magnitude, 10, &magnitude) ||
+            __builtin_add_overflow(magnitude, (uint64_t)(digits[i] - '0'), &magnitude) ||
+            magnitude > most)
+            return true;
+    return false;
+}
+
+/* The end of the string that begins at text[at]. */
+static size_t string_end(const char *text, size_t size, size_t at)
+{
+    for (at++; at < size && text[at] != '"'; at++)
+        at += text[at] == '\\';
+    return at < size ? at + 1 : size;
+}
+
+/* Appends the text with an exponent after every integer that 64 bits do not hold, which makes a
+ * real of it and changes nothing else. */
+static void widen(const char *text, size_t size, base_text *out)
+{
+    size_t copied = 0;
+    for (size_t at = 0; at < size;) {
+        if (text[at] == '"') {
+            at = string_end(text, size, at);
+            continue;
+        }
+        bool negative = text[at] == '-';
+        size_t start = at + negative, end = start;
+        while (end < size && text[end] >= '0' && text[end] <= '9')
+            end++;
+        if (end == start) {
+            at++;
+            continue;
+        }
+        bool whole = end == size || !strchr(".eE", text[end]);
+        at = end;
+        while (at < size && strchr("+-.eE0123456789", text[at]))
+            at++;
+        if (whole && is_beyond(text + start, end - start, negative)) {
+            base_text_add_n(out, text + copied, end - copied);
+            base_text_add(out, "e0");
+            copied = end;
+        }
     }
-    *out = value;
-    return MARCO_OK;
+    base_text_add_n(out, text + copied, size - copied);
+}
+
+static marco_status parse_wide(const char *name, const char *text, size_t size, json_t **out,
+                               marco_error *error)
+{
+    json_error_t problem;
+    json_t *value = parse(text, size, &problem);
+    base_text wide = {0};
+    if (!value && json_error_code(&problem) == json_error_numeric_overflow) {
+        widen(text, size, &wide);
+        bool failed = wide.failed;
+        if (!failed)
+            value = parse(wide.data, wide.size, &problem);
+        base_text_free(&wide);
+        if (failed)
+            return base_fail_memory(error, size, name);
+    }
+    return give(name, size, value, &problem, out, error);
 }
 
 marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error)
@@ -29,7 +112,7 @@ marco_status format_json_file(const char *path, size_t limit, json_t **out, marc
     marco_status status = base_file_slurp(path, limit, &text, &size, error);
     if (status)
         return status;
-    status = format_json_text(path, text, size, out, error);
+    status = parse_wide(path, text, size, out, error);
     base_free(text);
     return status;
 }
@@ -46,7 +129,7 @@ static const char *kind_name(const json_t *value)
     case JSON_INTEGER:
         return "an integer";
     case JSON_REAL:
-        return "a number with a fraction or exponent";
+        return "a number with a fraction, an exponent or more than 64 bits";
     case JSON_TRUE:
     case JSON_FALSE:
         return "a boolean";
@@ -141,4 +224,26 @@ marco_status format_json_string(const char *name, const json_t *object, const ch
         return base_fail(error, MARCO_ERROR_FORMAT, "%s: \"%s\" holds a NUL character", name, key);
     *out = text;
     return MARCO_OK;
+}
+
+void format_json_escape(base_text *out, const char *text, size_t size)
+{
+    static const char names[] = "\b\t\n\f\r\"\\", letters[] = "btnfr\"\\";
+    size_t copied = 0;
+    base_text_add_char(out, '"');
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c != '"' && c != '\\')
+            continue;
+        base_text_add_n(out, text + copied, i - copied);
+        copied = i + 1;
+        const char *name = memchr(names, c, sizeof names - 1);
+        if (name)
+            base_text_printf(out, "\\%c", letters[name - names]);
+        else
+            base_text_printf(out, "\\u%04x", c);
+    }
+    if (size > copied)
+        base_text_add_n(out, text + copied, size - copied);
+    base_text_add_char(out, '"');
 }

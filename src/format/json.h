@@ -4,14 +4,19 @@
 
 #include <jansson.h>
 
+#include "base/text.h"
 #include "marco/marco.h"
 
-/* Parses a whole file (at most `limit` bytes) or a buffer named `name` in errors: one JSON value,
- * duplicate keys refused, nesting bounded by jansson (2048), NUL in strings kept. Errors name
- * file, line and column. *out is a new reference. */
-marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
+/* Parses a buffer named `name` in errors: one JSON value, duplicate keys refused, nesting bounded
+ * by jansson (2048), NUL in strings kept, integers beyond 64 bits refused. Errors name file, line
+ * and column. *out is a new reference. */
 marco_status format_json_text(const char *name, const char *text, size_t size, json_t **out,
                               marco_error *error);
+
+/* The same of a whole file of at most `limit` bytes. Integers beyond 64 bits become reals here:
+ * configuration files have them in fields that nobody reads (transformers writes 10^30 for "no
+ * maximum length"), and fields that are read as integers refuse them. */
+marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
 
 /* Fields of an object with their checks. `name` is the file, for messages. An absent key (or JSON
  * null) leaves *out as it is and returns MARCO_OK; a value of the wrong kind or outside
@@ -25,5 +30,9 @@ marco_status format_json_bool(const char *name, const json_t *object, const char
 /* Borrowed from the object. */
 marco_status format_json_string(const char *name, const json_t *object, const char *key,
                                 const char **out, marco_error *error);
+
+/* Appends UTF-8 text as a JSON string, quotes included, as Python's json.dumps(text,
+ * ensure_ascii=False) writes it. */
+void format_json_escape(base_text *out, const char *text, size_t size);
 
 #endif

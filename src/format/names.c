@@ -39,7 +39,8 @@ static int compare_names(const void *a, const void *b)
 
 const format_name *format_names_sort(format_names *names)
 {
-    qsort(names->items, names->n, sizeof *names->items, compare_names);
+    if (names->n)
+        qsort(names->items, names->n, sizeof *names->items, compare_names);
     for (size_t i = 1; i < names->n; i++)
         if (strcmp(names->items[i - 1].name, names->items[i].name) == 0)
             return &names->items[i - 1];

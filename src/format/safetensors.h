@@ -1,7 +1,7 @@
 /* safetensors (the format description in its repository): one file, or shards with an index.
  *
- * Reading checks the header's length and depth, dtypes, shapes against byte ranges, ranges against
- * the file's end, holes and overlap, and duplicate names, also between shards. */
+ * Reading checks the header's length, values and depth, dtypes, shapes against byte ranges, ranges
+ * against the file's end, holes and overlap, and duplicate names, also between shards. */
 #ifndef FORMAT_SAFETENSORS_H
 #define FORMAT_SAFETENSORS_H
 
@@ -33,6 +33,9 @@ const safetensors_tensor *safetensors_at(const safetensors *s, size_t i); /* by 
 const safetensors_tensor *safetensors_find(const safetensors *s, const char *name);
 
 /* ---- writing: model.safetensors, or shards of at most `shard_bytes` and their index ---------- */
+
+/* A tensor larger than `shard_bytes` has a shard of its own. So that readers can map the data, a
+ * tensor that would begin at no multiple of its element's size begins a shard as well. */
 
 typedef struct safetensors_writer safetensors_writer;
 

@@ -8,9 +8,6 @@
 #include "format/json.h"
 #include "format/safetensors.h"
 
-/* The reference implementation's bound. */
-#define HEADER_LIMIT ((uint64_t)100000000)
-
 struct safetensors {
     base_file **files;
     size_t n_files, files_capacity;
@@ -30,7 +27,8 @@ static marco_status read_type(const char *path, safetensors_tensor *t, const jso
     } known[] = {{"F32", TENSOR_F32}, {"F16", TENSOR_F16}, {"BF16", TENSOR_BF16}};
     const char *name = json_string_value(value);
     if (!name)
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %s has no dtype", path, t->name);
+        return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %.200s has no dtype", path,
+                         t->name);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, known[i].name) == 0 && strlen(name) == json_string_length(value)) {
             t->type = known[i].type;
@@ -38,8 +36,8 @@ static marco_status read_type(const char *path, safetensors_tensor *t, const jso
         }
     }
     return base_fail(error, MARCO_ERROR_UNSUPPORTED,
-                     "%s: tensor %s has dtype %s; only F32, F16 and BF16 are supported", path,
-                     t->name, name);
+                     "%s: tensor %.200s has dtype %.200s; only F32, F16 and BF16 are supported",
+                     path, t->name, name);
 }
 
 /* Also computes t->bytes. */
@@ -48,8 +46,8 @@ static marco_status read_shape(const char *path, safetensors_tensor *t, const js
 {
     if (!json_is_array(shape) || json_array_size(shape) > 4)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has a shape that is no list of at most 4 dimensions", path,
-                         t->name);
+                         "%s: tensor %.200s has a shape that is no list of at most 4 dimensions",
+                         path, t->name);
     t->bytes = t->type == TENSOR_F32 ? 4 : 2;
     t->n_dims = (int)json_array_size(shape);
     for (int d = 0; d < 4; d++) {
@@ -58,11 +56,11 @@ static marco_status read_shape(const char *path, safetensors_tensor *t, const js
         /* What is no integer has the value 0. */
         if (t->dims[d] < 1)
             return base_fail(error, MARCO_ERROR_FORMAT,
-                             "%s: tensor %s has a dimension that is no integer above 0", path,
+                             "%s: tensor %.200s has a dimension that is no integer above 0", path,
                              t->name);
         if (!base_mul_u64(t->bytes, (uint64_t)t->dims[d], &t->bytes) || t->bytes > INT64_MAX)
-            return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %s is too large for any file",
-                             path, t->name);
+            return base_fail(error, MARCO_ERROR_FORMAT,
+                             "%s: tensor %.200s is too large for any file", path, t->name);
     }
     return MARCO_OK;
 }
@@ -74,22 +72,22 @@ static marco_status read_range(const char *path, safetensors_tensor *t, const js
     const json_t *first = json_array_get(range, 0), *last = json_array_get(range, 1);
     if (json_array_size(range) != 2 || !json_is_integer(first) || !json_is_integer(last))
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has data_offsets that are no pair of integers", path,
+                         "%s: tensor %.200s has data_offsets that are no pair of integers", path,
                          t->name);
     int64_t begin = json_integer_value(first), end = json_integer_value(last);
     uint64_t room = t->file->size - start;
     if (begin < 0 || end < begin)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has impossible data_offsets %" PRId64 " to %" PRId64, path,
-                         t->name, begin, end);
+                         "%s: tensor %.200s has impossible data_offsets %" PRId64 " to %" PRId64,
+                         path, t->name, begin, end);
     if ((uint64_t)end > room)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s ends at byte %" PRId64 " of the data, but the file has "
+                         "%s: tensor %.200s ends at byte %" PRId64 " of the data, but the file has "
                          "only %" PRIu64 "; is the download complete?",
                          path, t->name, end, room);
     if ((uint64_t)(end - begin) != t->bytes)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: tensor %s has %" PRId64
+                         "%s: tensor %.200s has %" PRId64
                          " bytes of data where its shape needs %" PRIu64,
                          path, t->name, end - begin, t->bytes);
     t->offset = start + (uint64_t)begin;
@@ -104,8 +102,8 @@ static marco_status read_tensor(const char *path, safetensors_tensor *t, const j
     /* A field that is not known could change what the bytes mean. */
     if (json_object_size(info) != 3 || !type || !shape || !range)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: the entry of tensor %s must hold dtype, shape and data_offsets, and "
-                         "nothing else",
+                         "%s: the entry of tensor %.200s must hold dtype, shape and "
+                         "data_offsets, and nothing else",
                          path, t->name);
     marco_status status = read_type(path, t, type, error);
     if (status == MARCO_OK)
@@ -137,15 +135,19 @@ static marco_status add_tensor(safetensors *s, const base_file *file, const char
 {
     const char *problem = format_name_problem(name, strlen(name), FORMAT_NAME_LIMIT);
     if (problem)
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: a tensor's name %s: %s", file->path,
+        return base_fail(error, MARCO_ERROR_FORMAT, "%s: a tensor's name %s: %.200s", file->path,
                          problem, name);
     safetensors_tensor t = {.name = name, .file = file};
     marco_status status = read_tensor(file->path, &t, info, start, error);
     if (status)
         return status;
-    if (!base_grow((void **)&s->tensors, &s->tensors_capacity, s->n_tensors + 1, sizeof t) ||
-        !(t.name = base_strdup(name)))
+    void *tensors = s->tensors;
+    if (!base_grow(&tensors, &s->tensors_capacity, s->n_tensors + 1, sizeof t))
         return base_fail_memory(error, sizeof t, file->path);
+    s->tensors = tensors;
+    t.name = base_strdup(name);
+    if (!t.name)
+        return base_fail_memory(error, strlen(name), file->path);
     s->tensors[s->n_tensors++] = t;
     return MARCO_OK;
 }
@@ -167,11 +169,12 @@ static marco_status place_tensors(safetensors *s, size_t first, const base_file 
     for (size_t i = first; i < s->n_tensors; i++) {
         const safetensors_tensor *t = &s->tensors[i];
         if (t->offset < at)
-            return base_fail(error, MARCO_ERROR_FORMAT, "%s: the data of tensors %s and %s overlap",
-                             file->path, t[-1].name, t->name);
+            return base_fail(error, MARCO_ERROR_FORMAT,
+                             "%s: the data of tensors %.200s and %.200s overlap", file->path,
+                             t[-1].name, t->name);
         if (t->offset > at)
             return base_fail(error, MARCO_ERROR_FORMAT,
-                             "%s: %" PRIu64 " bytes before tensor %s belong to no tensor",
+                             "%s: %" PRIu64 " bytes before tensor %.200s belong to no tensor",
                              file->path, t->offset - at, t->name);
         at += t->bytes;
     }
@@ -180,6 +183,33 @@ static marco_status place_tensors(safetensors *s, size_t first, const base_file 
                          "%s: the last %" PRIu64 " bytes belong to no tensor", file->path,
                          file->size - at);
     return MARCO_OK;
+}
+
+size_t safetensors_count_values(const char *text, size_t size)
+{
+    size_t n = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '"')
+            quoted = !quoted;
+        else if (quoted)
+            i += text[i] == '\\';
+        else
+            n += text[i] == '{' || text[i] == '[' || text[i] == ':' || text[i] == ',';
+    }
+    return n;
+}
+
+static marco_status parse(const char *path, const char *text, size_t size, json_t **out,
+                          marco_error *error)
+{
+    size_t n = safetensors_count_values(text, size);
+    if (n > SAFETENSORS_VALUE_LIMIT)
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "%s: lists %zu keys and values, more than the %zu allowed, which no real "
+                         "model needs; the file is damaged",
+                         path, n, SAFETENSORS_VALUE_LIMIT);
+    return format_json_text(path, text, size, out, error);
 }
 
 /* *start: where the data begins. */
@@ -191,11 +221,11 @@ static marco_status read_header(const base_file *file, json_t **header, uint64_t
     if (status)
         return status;
     uint64_t size = format_load(size_bytes, sizeof size_bytes);
-    if (size > HEADER_LIMIT)
+    if (size > SAFETENSORS_HEADER_LIMIT)
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: claims a header of %" PRIu64 " bytes, more than the %" PRIu64
-                         " allowed; is it a safetensors file?",
-                         file->path, size, HEADER_LIMIT);
+                         "%s: claims a header of %" PRIu64
+                         " bytes, more than the %zu allowed; is it a safetensors file?",
+                         file->path, size, SAFETENSORS_HEADER_LIMIT);
     if (size > file->size - 8)
         return base_fail(error, MARCO_ERROR_FORMAT,
                          "%s: claims a header of %" PRIu64 " bytes, but the file has only %" PRIu64
@@ -213,7 +243,7 @@ static marco_status read_header(const base_file *file, json_t **header, uint64_t
                            file->path);
         goto done;
     }
-    status = format_json_text(file->path, text, (size_t)size, header, error);
+    status = parse(file->path, text, (size_t)size, header, error);
     *start = 8 + size;
 done:
     base_free(text);
@@ -226,8 +256,10 @@ static marco_status read_file(safetensors *s, const char *path, marco_error *err
     const char *name;
     uint64_t start = 0;
     size_t first = s->n_tensors;
-    if (!base_grow((void **)&s->files, &s->files_capacity, s->n_files + 1, sizeof *s->files))
+    void *files = s->files;
+    if (!base_grow(&files, &s->files_capacity, s->n_files + 1, sizeof *s->files))
         return base_fail_memory(error, sizeof *s->files, path);
+    s->files = files;
     base_file *file;
     marco_status status = base_file_open(path, &file, error);
     if (status)
@@ -259,7 +291,7 @@ static marco_status index_names(safetensors *s, const char *path, marco_error *e
         s->names.items[i] = (format_name){s->tensors[i].name, i};
     const format_name *twin = format_names_sort(&s->names);
     if (twin)
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %s is in %s as well",
+        return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %.200s is in %.200s as well",
                          s->tensors[twin[0].at].file->path, twin->name,
                          base_path_name(s->tensors[twin[1].at].file->path));
     return MARCO_OK;
@@ -287,9 +319,10 @@ static marco_status list_shards(const char *path, json_t *map, const char ***out
         const char *shard = json_string_value(value);
         if (!shard || strlen(shard) != json_string_length(value) || !base_path_is_plain(shard)) {
             base_free(shards);
-            return base_fail(error, MARCO_ERROR_FORMAT,
-                             "%s: tensor %s is said to be in %s, which is no plain file name", path,
-                             name, shard ? shard : "something that is no string");
+            return base_fail(
+                error, MARCO_ERROR_FORMAT,
+                "%s: tensor %.200s is said to be in %.200s, which is no plain file name", path,
+                name, shard ? shard : "something that is no string");
         }
         shards[n++] = shard;
     }
@@ -312,8 +345,9 @@ static marco_status compare_index(const safetensors *s, const char *path, json_t
     for (size_t i = 0; i < s->n_tensors; i++) {
         const safetensors_tensor *t = &s->tensors[i];
         if (!json_object_get(map, t->name))
-            return base_fail(error, MARCO_ERROR_FORMAT, "%s: lacks tensor %s, which %s holds", path,
-                             t->name, base_path_name(t->file->path));
+            return base_fail(error, MARCO_ERROR_FORMAT,
+                             "%s: lacks tensor %.200s, which %.200s holds", path, t->name,
+                             base_path_name(t->file->path));
     }
     json_object_foreach(map, name, value)
     {
@@ -321,7 +355,8 @@ static marco_status compare_index(const safetensors *s, const char *path, json_t
         const char *shard = json_string_value(value);
         if (!t || strcmp(base_path_name(t->file->path), shard) != 0)
             return base_fail(error, MARCO_ERROR_FORMAT,
-                             "%s: tensor %s should be in %s, but is not there", path, name, shard);
+                             "%s: tensor %.200s should be in %.200s, but is not there", path, name,
+                             shard);
     }
     return MARCO_OK;
 }
@@ -329,10 +364,15 @@ static marco_status compare_index(const safetensors *s, const char *path, json_t
 static marco_status read_shards(safetensors *s, const char *folder, const char *path,
                                 marco_error *error)
 {
-    json_t *index;
+    json_t *index = NULL;
     const char **shards = NULL;
-    size_t n = 0;
-    marco_status status = format_json_file(path, (size_t)HEADER_LIMIT, &index, error);
+    char *text;
+    size_t size, n = 0;
+    marco_status status = base_file_slurp(path, SAFETENSORS_HEADER_LIMIT, &text, &size, error);
+    if (status)
+        return status;
+    status = parse(path, text, size, &index, error);
+    base_free(text);
     if (status)
         return status;
     json_t *map = json_object_get(index, "weight_map");
@@ -341,7 +381,8 @@ static marco_status read_shards(safetensors *s, const char *folder, const char *
         goto done;
     }
     status = list_shards(path, map, &shards, &n, error);
-    for (size_t i = 0; i < n && status == MARCO_OK; i++) {
+    /* Once there are more tensors than the index has, what is wrong can be told. */
+    for (size_t i = 0; i < n && status == MARCO_OK && s->n_tensors <= json_object_size(map); i++) {
         char *shard = base_path_join(folder, shards[i]);
         status =
             shard ? read_file(s, shard, error) : base_fail_memory(error, strlen(shards[i]), path);

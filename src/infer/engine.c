@@ -1,10 +1,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -49,22 +45,10 @@ static void collect_ends(marco_engine *engine)
 /* "Q8_0, F32": matrix types by bytes. */
 static void describe_types(const model_source *source, base_text *text)
 {
-    uint64_t bytes[TENSOR_TYPE_END] = {0};
-    for (size_t i = 0; i < source->n_tensors; i++) {
-        const model_tensor *t = &source->tensors[i];
-        uint64_t size = 0;
-        tensor_bytes(t->type, t->cols, (uint64_t)(t->mats * t->rows), &size);
-        bytes[t->type] += size;
-    }
-    for (bool first = true;; first = false) {
-        size_t best = 0;
-        for (size_t i = 1; i < TENSOR_TYPE_END; i++)
-            best = bytes[i] > bytes[best] ? i : best;
-        if (bytes[best] == 0)
-            return;
-        base_text_printf(text, "%s%s", first ? "" : ", ", tensor_type_name((uint32_t)best));
-        bytes[best] = 0;
-    }
+    model_type_bytes types[TENSOR_TYPE_END];
+    size_t n = model_source_types(source, types);
+    for (size_t i = 0; i < n; i++)
+        base_text_printf(text, "%s%s", i ? ", " : "", tensor_type_name(types[i].type));
 }
 
 static marco_status describe(marco_engine *engine, const model_source *source, marco_error *error)
@@ -109,15 +93,14 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
         .total_params = model_config_total_params(c),
         .active_params = model_config_active_params(c),
         .weight_bytes = engine->weights->bytes,
-        .bytes_per_token = model_weights_token_bytes(engine->weights),
+        .bytes_per_token = model_source_token_bytes(source),
         .kv_bytes_per_token = kv.page_bytes / MODEL_KV_PAGE,
         .threads = base_pool_threads(engine->pool),
     };
     return MARCO_OK;
 }
 
-/* The tokenizer first: reading it takes memory for a moment, which is given back to the system
- * before the weights need it. */
+/* The tokenizer first: reading it takes memory for a moment, before the weights need it. */
 static marco_status open_tokenizer(marco_engine *engine, model_source *source,
                                    const marco_engine_params *params, marco_error *error)
 {
@@ -134,9 +117,6 @@ static marco_status open_tokenizer(marco_engine *engine, model_source *source,
                       marco_tokenizer_size(engine->tokenizer), source->config.n_vocab);
     if (!status && params->chat_template)
         status = marco_tokenizer_set_chat_template(engine->tokenizer, params->chat_template, error);
-#if defined(__GLIBC__)
-    malloc_trim(0);
-#endif
     return status;
 }
 
@@ -148,6 +128,7 @@ marco_status marco_engine_open(const char *path, const marco_engine_params *para
     model_source *source = NULL;
     if (!path || !out)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_engine_open: path and out are needed");
+    *out = NULL;
     params = params ? params : &defaults;
     if (params->threads < 0 || params->threads > MAX_THREADS)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "threads: %d is not between 1 and %d",

@@ -164,11 +164,14 @@ marco_status marco_session_generate(marco_session *session, const int32_t *ids, 
                                     const marco_generation *generation,
                                     marco_generation_stats *stats, marco_error *error)
 {
+    if (!session || !generation || (n && !ids))
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "marco_session_generate: an argument is NULL");
     const marco_engine *engine = session->engine;
     marco_generation_stats own;
     reply r = {.generation = generation};
     stats = stats ? stats : &own;
-    *stats = (marco_generation_stats){.n_prompt = n};
+    *stats = (marco_generation_stats){0};
 
     marco_status status = check(session, n, generation, error);
     if (!status)
@@ -181,6 +184,7 @@ marco_status marco_session_generate(marco_session *session, const int32_t *ids, 
         double start = now();
         status = marco_session_eval(session, ids, n, error);
         stats->prefill_seconds = now() - start;
+        stats->n_prompt = status ? 0 : n;
     }
     if (!status) {
         for (size_t i = 0; i < session->length; i++)

@@ -61,6 +61,9 @@ static marco_status check(const marco_sampling *p, int32_t n_vocab, marco_error 
 marco_status marco_sampler_create(const marco_sampling *sampling, int32_t n_vocab,
                                   marco_sampler **out, marco_error *error)
 {
+    if (!sampling || !out)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_sampler_create: an argument is NULL");
+    *out = NULL;
     if (n_vocab < 1)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "a vocabulary of %d tokens", n_vocab);
     marco_status status = check(sampling, n_vocab, error);

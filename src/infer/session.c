@@ -7,6 +7,18 @@
 
 enum { DEFAULT_CHUNK = 512, MAX_CHUNK = 1 << 16, LOGITS_AT_ONCE = 16 };
 
+/* What a forward pass may take beside weights and KV cache: a twentieth of the weights, or this. */
+#define PASS_BYTES ((uint64_t)32 << 20)
+
+/* The chunk asked for, or less where its buffers would be large beside the model's own size. No
+ * result depends on it. */
+static int32_t fit_chunk(const marco_session *s, int32_t asked)
+{
+    uint64_t room = s->engine->weights->bytes / 20;
+    int64_t fits = model_context_tokens(s->context, room > PASS_BYTES ? room : PASS_BYTES);
+    return asked < fits ? asked : (int32_t)fits;
+}
+
 marco_session_params marco_session_params_default(void)
 {
     return (marco_session_params){0};
@@ -16,6 +28,9 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
                                   marco_session **out, marco_error *error)
 {
     marco_session_params defaults = marco_session_params_default();
+    if (!out || !engine)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_create: no engine, or no out");
+    *out = NULL;
     params = params ? params : &defaults;
     const model_config *c = &engine->weights->config;
     if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
@@ -31,7 +46,6 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
         return base_fail_memory(error, sizeof *session, "a session");
     session->engine = engine;
     session->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx_train;
-    session->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
     session->progress = params->progress;
     model_kv_init(&session->kv, c, engine->f32);
     session->logits = base_alloc_array((size_t)c->n_vocab, sizeof(float));
@@ -41,11 +55,13 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     if (!status)
         status = model_context_create(engine->weights, engine->kernels, engine->pool, engine->f32,
                                       &session->context, error);
-    if (status)
+    if (status) {
         marco_session_close(session);
-    else
-        *out = session;
-    return status;
+        return status;
+    }
+    session->chunk = fit_chunk(session, params->chunk ? params->chunk : DEFAULT_CHUNK);
+    *out = session;
+    return MARCO_OK;
 }
 
 void marco_session_close(marco_session *session)
@@ -69,19 +85,21 @@ static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, m
     if (n > (size_t)s->n_ctx - s->length)
         return base_fail(error, MARCO_ERROR_CONTEXT,
                          "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
-                         "the text or, up to %d, ask for a larger --ctx",
+                         "the text or, up to %d, ask for a larger context",
                          n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= n_vocab)
             return base_fail(error, MARCO_ERROR_ARGUMENT,
                              "id %d at position %zu is outside the vocabulary of %d", ids[i],
                              s->length + i, n_vocab);
+    /* The ids may be the session's own (marco_session_tokens), which growing may move. */
+    bool own = s->ids && ids >= s->ids && ids < s->ids + s->capacity;
+    size_t offset = own ? (size_t)(ids - s->ids) : 0;
     void *grown = s->ids;
-    bool fits = base_grow(&grown, &s->capacity, s->length + n, sizeof *s->ids);
-    s->ids = grown;
-    if (!fits)
+    if (!base_grow(&grown, &s->capacity, s->length + n, sizeof *s->ids))
         return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
-    memmove(s->ids + s->length, ids, n * sizeof *ids);
+    s->ids = grown;
+    memmove(s->ids + s->length, own ? s->ids + offset : ids, n * sizeof *ids);
     return MARCO_OK;
 }
 
@@ -120,7 +138,9 @@ static marco_status give_each(marco_session *s, each *e, size_t n, size_t positi
     size_t n_vocab = (size_t)s->engine->weights->config.n_vocab;
     for (size_t first = 0; first < n; first += LOGITS_AT_ONCE) {
         size_t count = n - first < LOGITS_AT_ONCE ? n - first : LOGITS_AT_ONCE;
+        pthread_mutex_lock(&s->engine->turn);
         model_logits(s->context, (int64_t)first, (int64_t)count, e->logits);
+        pthread_mutex_unlock(&s->engine->turn);
         for (size_t i = 0; i < count; i++) {
             const float *logits = e->logits + i * n_vocab;
             marco_status status = check_logits(s, logits, position + first + i, error);
@@ -142,15 +162,19 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
         size_t position = s->length + done;
         if (n > count && s->progress.fn && s->progress.fn(s->progress.user, "prompt", done, n))
             return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled while reading the prompt");
+        done += count;
+        /* Turns are taken pass by pass: callbacks run outside of them, and may use other sessions
+         * of the engine. */
+        pthread_mutex_lock(&s->engine->turn);
         marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
                                             (int64_t)position, error);
-        done += count;
-        if (!status && e) {
-            status = give_each(s, e, count, position, error);
-        } else if (!status && done == n) {
+        if (!status && !e && done == n)
             model_logits(s->context, (int64_t)count - 1, 1, s->logits);
+        pthread_mutex_unlock(&s->engine->turn);
+        if (!status && e)
+            status = give_each(s, e, count, position, error);
+        else if (!status && done == n)
             status = check_logits(s, s->logits, s->length + n - 1, error);
-        }
         if (status)
             return status;
     }
@@ -162,12 +186,12 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
 static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, each *e,
                              marco_error *error)
 {
+    if (!s || (n && !ids) || (e && !e->fn))
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_eval: an argument is NULL");
     marco_status status = accept_ids(s, ids, n, error);
     if (status)
         return status;
-    pthread_mutex_lock(&s->engine->turn);
     status = run_chunks(s, n, e, error);
-    pthread_mutex_unlock(&s->engine->turn);
     if (status) {
         model_kv_shrink(&s->kv, (int64_t)s->length);
         s->has_logits = false;
@@ -187,6 +211,8 @@ marco_status marco_session_eval(marco_session *session, const int32_t *ids, size
 marco_status marco_session_eval_each(marco_session *session, const int32_t *ids, size_t n,
                                      marco_logits_fn fn, void *user, marco_error *error)
 {
+    if (!session)
+        return evaluate(NULL, ids, n, NULL, error);
     size_t n_vocab = (size_t)session->engine->weights->config.n_vocab;
     each e = {fn, user, base_alloc_array(LOGITS_AT_ONCE * n_vocab, sizeof(float))};
     if (!e.logits)

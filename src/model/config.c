@@ -10,12 +10,12 @@
 #include "model/config_internal.h"
 
 static const struct {
-    const char *name, *hf;
+    const char *name, *hf, *hf_type;
 } archs[] = {
-    [MODEL_LLAMA] = {"llama", "LlamaForCausalLM"},
-    [MODEL_MIXTRAL] = {"mixtral", "MixtralForCausalLM"},
-    [MODEL_QWEN3] = {"qwen3", "Qwen3ForCausalLM"},
-    [MODEL_QWEN3MOE] = {"qwen3moe", "Qwen3MoeForCausalLM"},
+    [MODEL_LLAMA] = {"llama", "LlamaForCausalLM", "llama"},
+    [MODEL_MIXTRAL] = {"mixtral", "MixtralForCausalLM", "mixtral"},
+    [MODEL_QWEN3] = {"qwen3", "Qwen3ForCausalLM", "qwen3"},
+    [MODEL_QWEN3MOE] = {"qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe"},
 };
 
 const char *model_arch_name(model_arch arch)
@@ -26,6 +26,11 @@ const char *model_arch_name(model_arch arch)
 const char *model_arch_hf_name(model_arch arch)
 {
     return archs[arch].hf;
+}
+
+const char *model_arch_hf_type(model_arch arch)
+{
+    return archs[arch].hf_type;
 }
 
 const char *model_rope_scaling_name(model_rope_scaling scaling)
@@ -153,9 +158,9 @@ static marco_status check_layers(const model_config *config, const char *file, m
                          "weights",
                          file);
     const range ranges[] = {
-        {"the number of experts", config->n_experts, sparse > 0 ? 1 : 0, 65536},
+        {"the number of experts", config->n_experts, sparse > 0 ? 1 : 0, MODEL_MAX_EXPERTS},
         {"the number of experts per token", config->n_experts_used, sparse > 0 ? 1 : 0,
-         sparse > 0 ? config->n_experts : 65536},
+         config->n_experts},
         {"the experts' intermediate size", config->expert_dim, sparse > 0 ? 1 : 0, 1 << 24},
         {"the intermediate size", config->ffn_dim, sparse < config->n_layers ? 1 : 0, 1 << 24},
     };
@@ -218,17 +223,23 @@ marco_status model_config_check(const model_config *config, const char *file, ma
         status = check_rope(&config->rope, config->head_dim, file, error);
     if (!status)
         status = check_layers(config, file, error);
+    if (!status && model_config_total_params(config) > MODEL_MAX_PARAMS)
+        status = base_fail(error, MARCO_ERROR_FORMAT,
+                           "%s: %d layers of these sizes have more than 2^50 parameters", file,
+                           (int)config->n_layers);
     return status ? status : check_generation(config, file, error);
 }
 
 /* ---- parameters ---------------------------------------------------------------------------- */
 
+/* Counts on to the end of the layer that passes MODEL_MAX_PARAMS: what model_config_check allows of
+ * one layer is below 2^59. */
 static int64_t count_params(const model_config *config, int64_t experts)
 {
     int64_t d = config->n_embd, q = (int64_t)config->n_heads * config->head_dim;
     int64_t kv = (int64_t)config->n_kv_heads * config->head_dim;
     int64_t total = (int64_t)config->n_vocab * d * (config->tied ? 1 : 2) + d;
-    for (int32_t i = 0; i < config->n_layers; i++) {
+    for (int32_t i = 0; i < config->n_layers && total <= MODEL_MAX_PARAMS; i++) {
         total += 2 * d + 2 * d * q + 2 * d * kv;
         if (config->qk_norm)
             total += 2 * (int64_t)config->head_dim;
@@ -248,31 +259,6 @@ int64_t model_config_total_params(const model_config *config)
 int64_t model_config_active_params(const model_config *config)
 {
     return count_params(config, config->n_experts_used);
-}
-
-/* ---- RoPE ---------------------------------------------------------------------------------- */
-
-double model_rope_yarn_attention(double factor)
-{
-    return factor <= 1 ? 1 : 0.1 * log(factor) + 1;
-}
-
-void model_rope_llama3_factors(const model_rope *rope, int32_t head_dim, float *out)
-{
-    double low = rope->original_context / rope->low_freq_factor;
-    double high = rope->original_context / rope->high_freq_factor;
-    for (int32_t i = 0; i < head_dim / 2; i++) {
-        double wavelength = 2 * 3.14159265358979323846 * pow(rope->theta, 2.0 * i / head_dim);
-        if (wavelength < high) {
-            out[i] = 1;
-        } else if (wavelength > low) {
-            out[i] = (float)rope->factor;
-        } else {
-            double smooth = (rope->original_context / wavelength - rope->low_freq_factor) /
-                            (rope->high_freq_factor - rope->low_freq_factor);
-            out[i] = (float)(1 / ((1 - smooth) / rope->factor + smooth));
-        }
-    }
 }
 
 /* ---- text ------------------------------------------------------------------------ */

@@ -36,7 +36,11 @@ typedef struct model_rope {
     double low_freq_factor, high_freq_factor;      /* llama3 */
 } model_rope;
 
-enum { MODEL_MAX_EOS = 16, MODEL_MAX_LAYERS = 1024 };
+enum { MODEL_MAX_EOS = 16, MODEL_MAX_LAYERS = 1024, MODEL_MAX_EXPERTS = 4096 };
+
+/* More parameters than this are a mistake in the file; every count of elements and bytes below it
+ * fits 64 bits. */
+#define MODEL_MAX_PARAMS (INT64_C(1) << 50)
 
 typedef struct model_config {
     model_arch arch;
@@ -74,7 +78,8 @@ marco_status model_config_read_hf(const char *folder, model_config *config, marc
 marco_status model_config_read_gguf(const gguf *g, model_config *config, marco_error *error);
 
 /* Checks ranges and relations every later computation relies on (heads divide, counts positive and
- * bounded, experts_used <= experts, eps and theta finite and positive, ...), naming `file`. */
+ * bounded, experts_used <= experts, eps and theta finite and positive, at most MODEL_MAX_PARAMS
+ * parameters, ...), naming `file`. */
 marco_status model_config_check(const model_config *config, const char *file, marco_error *error);
 
 /* Adds general.* and <arch>.*; refuses by name what GGUF cannot express. */
@@ -123,11 +128,16 @@ typedef struct model_tensor {
 size_t model_config_tensors(const model_config *config, model_tensor *out, size_t capacity);
 
 /* GGUF's name ("blk.3.ffn_gate_exps.weight"). */
-void model_tensor_gguf_name(const model_config *config, const model_tensor *tensor, char out[128]);
+void model_tensor_gguf_name(const model_tensor *tensor, char out[128]);
 /* Hugging Face's; `mat` chooses the expert. */
 void model_tensor_hf_name(const model_config *config, const model_tensor *tensor, int64_t mat,
                           char out[128]);
 
+/* Of all its matrices, in its type. */
+uint64_t model_tensor_bytes(const model_tensor *tensor);
+
+bool model_role_is_expert(model_role role); /* one matrix for each expert */
+bool model_role_is_vector(model_role role); /* the norms */
 /* True for what stays F32 or the file's float type whatever --type says: norms and routers. */
 bool model_role_is_float(model_role role);
 

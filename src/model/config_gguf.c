@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "model/config_internal.h"
+#include "model/rope.h"
 
 typedef struct reader {
     const gguf *g;
@@ -144,7 +145,7 @@ static void check_keys(reader *r)
         for (size_t k = 0; !known && k < sizeof known_keys / sizeof *known_keys; k++)
             known = strcmp(key + prefix + 1, known_keys[k]) == 0;
         if (!known)
-            r->status = base_fail(r->error, MARCO_ERROR_UNSUPPORTED, "%s: %s is not supported",
+            r->status = base_fail(r->error, MARCO_ERROR_UNSUPPORTED, "%s: %.100s is not supported",
                                   r->file, key);
     }
 }
@@ -165,7 +166,8 @@ static void read_arch(reader *r, model_config *c)
         return;
     if (string_is(name, "llama")) {
         r->arch = "llama";
-        c->arch = get_int(r, "expert_count", 0, 65536, 0) > 0 ? MODEL_MIXTRAL : MODEL_LLAMA;
+        c->arch =
+            get_int(r, "expert_count", 0, MODEL_MAX_EXPERTS, 0) > 0 ? MODEL_MIXTRAL : MODEL_LLAMA;
     } else if (string_is(name, "qwen3")) {
         r->arch = "qwen3";
         c->arch = MODEL_QWEN3;
@@ -243,15 +245,15 @@ static void read_mlp(reader *r, model_config *c)
 {
     if (c->arch == MODEL_LLAMA || c->arch == MODEL_QWEN3) {
         c->ffn_dim = need_int(r, "feed_forward_length", 1 << 24);
-        int32_t experts = get_int(r, "expert_count", 0, 65536, 0);
+        int32_t experts = get_int(r, "expert_count", 0, MODEL_MAX_EXPERTS, 0);
         if (!r->status && experts > 0)
             r->status = base_fail(r->error, MARCO_ERROR_UNSUPPORTED,
                                   "%s: %s.expert_count %d is not supported", r->file, r->arch,
                                   (int)experts);
         return;
     }
-    c->n_experts = need_int(r, "expert_count", 65536);
-    c->n_experts_used = need_int(r, "expert_used_count", 65536);
+    c->n_experts = need_int(r, "expert_count", MODEL_MAX_EXPERTS);
+    c->n_experts_used = need_int(r, "expert_used_count", MODEL_MAX_EXPERTS);
     bool own = c->arch == MODEL_QWEN3MOE;
     c->expert_dim =
         need_int(r, own ? "expert_feed_forward_length" : "feed_forward_length", 1 << 24);
@@ -496,7 +498,8 @@ marco_status model_config_read_gguf(const gguf *g, model_config *config, marco_e
     return r.status ? r.status : model_config_check(config, r.file, error);
 }
 
-bool model_config_unused_gguf(const gguf *g, json_t *names)
+/* Read above, or about the bytes of the file alone. */
+static bool is_used(const char *key, gguf_string arch)
 {
     static const char *const used[] = {
         "general.architecture",
@@ -514,20 +517,42 @@ bool model_config_unused_gguf(const gguf *g, json_t *names)
         "marco.eos_token_ids",
         "marco.rope.llama3",
     };
+    bool known = strncmp(key, "tokenizer.", 10) == 0 ||
+                 (strncmp(key, arch.data, arch.size) == 0 && key[arch.size] == '.');
+    for (size_t i = 0; !known && i < sizeof used / sizeof *used; i++)
+        known = strcmp(key, used[i]) == 0;
+    return known;
+}
+
+static gguf_string arch_of(const gguf *g)
+{
     gguf_string arch = {"", 0};
-    if (gguf_get_string(g, "general.architecture", &arch, NULL) != MARCO_OK)
-        return true;
+    gguf_get_string(g, "general.architecture", &arch, NULL);
+    return arch;
+}
+
+bool model_config_unused_gguf(const gguf *g, json_t *names)
+{
+    const gguf_string arch = arch_of(g);
     const gguf_value *value;
     const char *key;
     for (size_t i = 0; (key = gguf_key(g, i, &value)); i++) {
-        bool known = strncmp(key, "tokenizer.", 10) == 0 ||
-                     (strncmp(key, arch.data, arch.size) == 0 && key[arch.size] == '.');
-        for (size_t k = 0; !known && k < sizeof used / sizeof *used; k++)
-            known = strcmp(key, used[k]) == 0;
         char clean[160]; /* a key need not be UTF-8 */
         model_config_text(key, strlen(key), clean, sizeof clean);
-        if (!known && json_array_append_new(names, json_string(clean)) != 0)
+        if (!is_used(key, arch) && json_array_append_new(names, json_string(clean)) != 0)
             return false;
     }
     return true;
+}
+
+void model_config_copy_unused_gguf(const gguf *g, gguf_writer *w)
+{
+    const gguf_string arch = arch_of(g);
+    const gguf_value *value;
+    const char *key;
+    for (size_t i = 0; (key = gguf_key(g, i, &value)); i++) {
+        bool own = strncmp(key, "split.", 6) == 0 || strncmp(key, "quantize.", 9) == 0;
+        if (!own && !is_used(key, arch))
+            gguf_put_value(w, key, value);
+    }
 }

@@ -1,6 +1,7 @@
 /* config.json and generation_config.json, as transformers means them: an absent key has the value
  * that the architecture's configuration class gives it, and null is absent unless said otherwise.
  * Sizes that decide a tensor's shape have no such value here: they must be there. */
+#include <fnmatch.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -10,7 +11,6 @@
 
 /* Where transformers' classes differ. */
 typedef struct arch_defaults {
-    const char *model_type;
     double theta, rms_eps;
     int32_t head_dim;   /* 0: hidden size / heads */
     int32_t n_kv_heads; /* 0: as many as heads */
@@ -18,10 +18,10 @@ typedef struct arch_defaults {
 } arch_defaults;
 
 static const arch_defaults defaults[] = {
-    [MODEL_LLAMA] = {"llama", 1e4, 1e-6, 0, 0, 2048, 0, 1, 2},
-    [MODEL_MIXTRAL] = {"mixtral", 1e6, 1e-5, 0, 8, 131072, 2, 1, 2},
-    [MODEL_QWEN3] = {"qwen3", 1e4, 1e-6, 128, 32, 32768, 0, -1, -1},
-    [MODEL_QWEN3MOE] = {"qwen3_moe", 1e4, 1e-6, 0, 4, 32768, 8, -1, -1},
+    [MODEL_LLAMA] = {1e4, 1e-6, 0, 0, 2048, 0, 1, 2},
+    [MODEL_MIXTRAL] = {1e6, 1e-5, 0, 8, 131072, 2, 1, 2},
+    [MODEL_QWEN3] = {1e4, 1e-6, 128, 32, 32768, 0, -1, -1},
+    [MODEL_QWEN3MOE] = {1e4, 1e-6, 0, 4, 32768, 8, -1, -1},
 };
 
 /* The first error is kept, so that a reader can ask for one key after another. */
@@ -72,8 +72,9 @@ static void refuse(reader *r, const char *key, const char *why)
     const json_t *value = json_object_get(r->object, key);
     size_t n = json_dumpb(value, text, sizeof text - 1, JSON_ENCODE_ANY | JSON_COMPACT);
     text[n < sizeof text ? n : 0] = '\0';
-    r->status = base_fail(r->error, MARCO_ERROR_UNSUPPORTED, "%s: \"%s\"%s%s is not supported%s",
-                          r->file, key, *text ? " " : "", text, why);
+    r->status =
+        base_fail(r->error, MARCO_ERROR_UNSUPPORTED, "%s: \"%.100s\"%s%s is not supported%s",
+                  r->file, key, *text ? " " : "", text, why);
 }
 
 /* ---- the architecture ------------------------------------------------------------------------ */
@@ -81,7 +82,7 @@ static void refuse(reader *r, const char *key, const char *why)
 static bool find_arch(const char *text, bool hf_class, model_arch *out)
 {
     for (model_arch arch = MODEL_LLAMA; arch <= MODEL_QWEN3MOE; arch++) {
-        const char *name = hf_class ? model_arch_hf_name(arch) : defaults[arch].model_type;
+        const char *name = hf_class ? model_arch_hf_name(arch) : model_arch_hf_type(arch);
         if (strcmp(text, name) == 0) {
             *out = arch;
             return true;
@@ -127,48 +128,119 @@ static void read_arch(reader *r, model_arch *out)
 /* ---- what is refused ------------------------------------------------------------------------- */
 
 /* Keys that change a model's arithmetic and that this program does not implement, with the one
- * value that leaves it unchanged (null always does). */
+ * value that leaves it unchanged (null always does). Whole families by pattern: most were seen in
+ * the configurations of relatives of the four architectures. The first that matches counts. */
+enum { AS_CLASS = -1 }; /* 1 in Qwen3's classes, which have QK-norm, 0 in the others */
+
 static const struct {
-    const char *key;
+    const char *pattern;
     double neutral; /* false is 0, true is 1 */
 } unsupported[] = {
-    {"attention_bias", 0},
-    {"mlp_bias", 0},
-    {"qkv_bias", 0},
-    {"use_bias", 0},
+    /* attention */
+    {"use_qk_norm", AS_CLASS},
+    {"qk_norm", AS_CLASS},
+    {"*qk_layernorm", AS_CLASS},
+    {"*attn_output_gate", 0},
+    {"*attention_output_gate", 0},
+    {"gated_attention", 0},
+    {"*attention_sink*", 0},
+    {"attention_chunk_size", 0},
+    {"query_pre_attn_scalar", 0},
+    {"attn_temperature_tuning", 0},
+    {"use_logn_attn", 0},
+    {"clip_qkv", 0},
+    {"*_lora_rank", 0},
+    {"full_attention_interval", 1},
     {"add_cross_attention", 0},
     {"is_encoder_decoder", 0},
-    {"use_qk_norm", -1}, /* which of the two is right depends on the class */
-    {"qk_norm", -1},
+    /* positions */
+    {"alibi", 0},
     {"partial_rotary_factor", 1},
     {"rotary_pct", 1},
-    {"alibi", 0},
-    {"clip_qkv", 0},
-    {"no_rope_layers", 0},
-    {"attn_logit_softcapping", 0},
-    {"final_logit_softcapping", 0},
-    {"router_logit_softcapping", 0},
-    {"query_pre_attn_scalar", 0},
-    {"attention_multiplier", 0},
-    {"embedding_multiplier", 1},
-    {"residual_multiplier", 1},
-    {"logits_scaling", 1},
-    {"logit_scale", 1},
-    {"scale_emb", 1},
-    {"attention_chunk_size", 0},
-    {"n_shared_experts", 0},
-    {"num_shared_experts", 0},
-    {"shared_expert_intermediate_size", 0},
-    {"moe_shared_expert_intermediate_size", 0},
+    {"rope_interleave*", 0},
+    {"rope_local_base_freq", 0},
+    {"swa_rope_theta", 0},
+    {"use_dynamic_ntk", 0},
+    {"no_rope_layer_interval", 0},
+    {"no_rope_layers", 1}, /* a list that holds 1 where a layer has RoPE */
+    /* biases, norms and the order of things in a layer */
+    {"no_bias", 1},
+    {"*_bias", 0},
+    {"add_bias*", 0},
+    {"*sandwich_norm", 0},
+    {"*post_norm", 0},
+    {"norm_after*", 0},
+    {"*layernorm_1p", 0},
+    {"apply_residual_connection_post_layernorm", 0},
+    {"*parallel_residual", 0},
+    {"*parallel_block", 0},
+    {"parallel_attn", 0},
+    /* factors and caps */
+    {"*_multiplier", 1},
+    {"*_multipliers", 1},
+    {"*residual_scale", 1},
+    {"*logit_scale", 1},
+    {"*logits_scal*", 1},
+    {"scale_emb*", 1},
+    {"embedding_scale", 1},
+    {"scale_depth", 0},
+    {"dim_model_base", 0},
+    {"*softcap*", 0},
+    {"*soft_cap*", 0},
+    {"*logit_cap", 0},
+    {"swiglu_limit", 0},
+    {"mup*", 0},
+    {"use_mup*", 0},
+    /* mixtures */
+    {"*shared_expert*", 0},
+    {"*group_limited*", 0},
     {"n_group", 1},
     {"topk_group", 1},
-    {"routed_scaling_factor", 1},
+    {"*routed_scaling_factor", 1},
+    {"*router_*scaling_factor", 1},
+    {"route_scale", 1},
+    {"router_sigmoid", 0},
+    {"apply_router_weight_on_input", 0},
     {"first_k_dense_replace", 0},
+    {"moe_layer_freq", 1}, /* every how many layers, or a list of 1s */
+    {"interleave_moe_layer_step", 1},
+    {"zero_expert_num", 0},
+    {"num_zero_experts", 0},
+    /* further heads */
     {"num_nextn_predict_layers", 0},
     {"use_mtp", 0},
 };
 
-/* A value that is neither null nor what is known to be harmless. Unknown kinds are not harmless. */
+/* What a key of text must say, where it is there. */
+static const struct {
+    const char *key, *words[2], *why;
+} wanted[] = {
+    {"hidden_act", {"silu", "swish"}, "; the activation must be silu"},
+    {"hidden_activation", {"silu", "swish"}, "; the activation must be silu"},
+    {"scoring_func", {"softmax", "softmax"}, "; the router must be softmax"},
+    {"score_func", {"softmax", "softmax"}, "; the router must be softmax"},
+    {"score_function", {"softmax", "softmax"}, "; the router must be softmax"},
+    {"moe_router_activation_func", {"softmax", "softmax"}, "; the router must be softmax"},
+    {"topk_method", {"greedy", "greedy"}, "; the router must take the best of all experts"},
+    {"position_embedding_type", {"rope", "rope"}, "; positions must be RoPE"},
+};
+
+/* The index in `unsupported`, -1 where the key is not one of them. */
+static int find_unsupported(const char *key)
+{
+    static const char *const harmless[] = {
+        "ffn_dim_multiplier", /* intermediate_size says what came of it */
+    };
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        if (strcmp(key, harmless[i]) == 0)
+            return -1;
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
+        if (fnmatch(unsupported[i].pattern, key, 0) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* Null, the harmless value, or a list of nothing else. Other kinds are not harmless. */
 static bool is_neutral(const json_t *value, double neutral)
 {
     if (!value || json_is_null(value))
@@ -177,18 +249,36 @@ static bool is_neutral(const json_t *value, double neutral)
         return (json_is_true(value) ? 1.0 : 0.0) == neutral;
     if (json_is_number(value))
         return json_number_value(value) == neutral;
-    return json_is_array(value) && json_array_size(value) == 0;
+    bool all = json_is_array(value);
+    for (size_t i = 0; all && i < json_array_size(value); i++) {
+        const json_t *entry = json_array_get(value, i);
+        all = !json_is_array(entry) && is_neutral(entry, neutral);
+    }
+    return all;
+}
+
+static void check_text(reader *r, const char *key, const char *const words[2], const char *why)
+{
+    const char *text = NULL;
+    if (!r->status)
+        r->status = format_json_string(r->file, r->object, key, &text, r->error);
+    if (!r->status && text && strcmp(text, words[0]) != 0 && strcmp(text, words[1]) != 0)
+        refuse(r, key, why);
 }
 
 static void check_unsupported(reader *r, model_arch arch)
 {
     bool qwen = arch == MODEL_QWEN3 || arch == MODEL_QWEN3MOE;
-    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
-        double neutral = unsupported[i].neutral;
-        if (neutral < 0)
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)r->object, key, value)
+    {
+        int i = find_unsupported(key);
+        double neutral = i < 0 ? 0 : unsupported[i].neutral;
+        if (neutral == AS_CLASS)
             neutral = qwen ? 1 : 0;
-        if (!is_neutral(json_object_get(r->object, unsupported[i].key), neutral))
-            refuse(r, unsupported[i].key, "");
+        if (i >= 0 && !is_neutral(value, neutral))
+            refuse(r, key, "");
     }
     const json_t *quantization = json_object_get(r->object, "quantization_config");
     if (quantization && !json_is_null(quantization))
@@ -198,17 +288,8 @@ static void check_unsupported(reader *r, model_arch arch)
     for (size_t i = 0; i < sizeof objects / sizeof *objects; i++)
         if (!is_neutral(json_object_get(r->object, objects[i]), 0))
             refuse(r, objects[i], "");
-
-    const char *function = NULL;
-    if (!r->status)
-        r->status = format_json_string(r->file, r->object, "scoring_func", &function, r->error);
-    if (!r->status && function && strcmp(function, "softmax") != 0)
-        refuse(r, "scoring_func", "; the router must be softmax");
-    const char *act = "silu";
-    if (!r->status)
-        r->status = format_json_string(r->file, r->object, "hidden_act", &act, r->error);
-    if (!r->status && strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        refuse(r, "hidden_act", "; the activation must be silu");
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        check_text(r, wanted[i].key, wanted[i].words, wanted[i].why);
 }
 
 /* Every layer must see the whole context. */
@@ -276,8 +357,8 @@ static void read_shape(reader *r, model_config *c)
 
 static int32_t read_expert_count(reader *r)
 {
-    int32_t count = get_int(r, "num_experts", 0, 65536, -1);
-    int32_t local = get_int(r, "num_local_experts", 0, 65536, -1);
+    int32_t count = get_int(r, "num_experts", 0, MODEL_MAX_EXPERTS, -1);
+    int32_t local = get_int(r, "num_local_experts", 0, MODEL_MAX_EXPERTS, -1);
     if (r->status)
         return 0;
     if (count >= 0 && local >= 0 && count != local)
@@ -322,7 +403,7 @@ static void read_mlp(reader *r, model_config *c)
         return;
     }
     c->n_experts = read_expert_count(r);
-    c->n_experts_used = get_int(r, "num_experts_per_tok", 1, 65536, d->experts_used);
+    c->n_experts_used = get_int(r, "num_experts_per_tok", 1, MODEL_MAX_EXPERTS, d->experts_used);
     if (c->arch == MODEL_MIXTRAL) {
         c->expert_dim = need_int(r, "intermediate_size", 1 << 24);
         c->norm_topk_prob = get_bool(r, "norm_topk_prob", true);
@@ -507,7 +588,6 @@ marco_status model_config_read_hf(const char *folder, model_config *config, marc
 static const char *const known_keys[] = {
     "architectures",
     "model_type",
-    "hidden_act",
     "layer_types",
     "sliding_window",
     "use_sliding_window",
@@ -543,7 +623,6 @@ static const char *const known_keys[] = {
     "top_p",
     "min_p",
     "repetition_penalty",
-    "scoring_func",
     "transformers_version",
     "_name_or_path",
     "_from_model_config",
@@ -569,10 +648,10 @@ static bool is_known(const char *key)
     for (size_t i = 0; i < sizeof known_keys / sizeof *known_keys; i++)
         if (strcmp(key, known_keys[i]) == 0)
             return true;
-    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
-        if (strcmp(key, unsupported[i].key) == 0)
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (strcmp(key, wanted[i].key) == 0)
             return true;
-    return false;
+    return find_unsupported(key) >= 0;
 }
 
 bool model_config_unused_hf(const json_t *config, const json_t *generation, json_t *names)

@@ -23,19 +23,19 @@ marco_status model_rope_parse_hf(const char *file, const json_t *config, int32_t
 bool model_config_unused_hf(const json_t *config, const json_t *generation, json_t *names);
 bool model_config_unused_gguf(const gguf *g, json_t *names);
 
+/* Copies those of a GGUF file's keys to another, but for what describes the first file's own bytes:
+ * how it was split, what its quantisation was tuned on. */
+void model_config_copy_unused_gguf(const gguf *g, gguf_writer *w);
+
 /* Text from a file as a line for people: what is not UTF-8 becomes '?', control characters blanks,
  * what does not fit is cut off between characters. */
 void model_config_text(const char *text, size_t n, char *out, size_t size);
 
+/* config.json's "model_type" ("qwen3_moe", ...). */
+const char *model_arch_hf_type(model_arch arch);
+
 /* The rope type's name in config.json ("default", "yarn", ...). */
 const char *model_rope_scaling_name(model_rope_scaling scaling);
-
-/* The factors of llama.cpp's rope_freqs.weight for MODEL_ROPE_LLAMA3, [head_dim / 2]: what each
- * frequency is divided by. */
-void model_rope_llama3_factors(const model_rope *rope, int32_t head_dim, float *out);
-
-/* Attention factor that YaRN takes from the scaling factor (arXiv 2309.00071, equation 22). */
-double model_rope_yarn_attention(double factor);
 
 /* The shortest decimal that reads back as the same number, with '.' in every locale. */
 void model_number_text(double value, char out[32]);

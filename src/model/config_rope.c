@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "model/config_internal.h"
+#include "model/rope.h"
 
 static const char *const allowed_keys[] = {
     "rope_type",
@@ -120,6 +121,25 @@ static marco_status read_yarn(const char *file, const json_t *scaling, model_rop
     return MARCO_OK;
 }
 
+/* It may stand beside the parameters, among them, or in both places alike. */
+static marco_status read_theta(const char *file, const json_t *config, const json_t *scaling,
+                               double *theta, marco_error *error)
+{
+    double inside = 0, outside = *theta;
+    marco_status status = format_json_real(file, scaling, "rope_theta", 1e-6, 1e30, &inside, error);
+    if (status || inside == 0)
+        return status;
+    const json_t *given = json_object_get(config, "rope_theta");
+    if (given && !json_is_null(given) && outside != inside)
+        return base_fail(
+            error, MARCO_ERROR_FORMAT,
+            "%s: \"rope_theta\" is %g but \"%s\" has a rope_theta of %g; keep one", file, outside,
+            scaling == json_object_get(config, "rope_scaling") ? "rope_scaling" : "rope_parameters",
+            inside);
+    *theta = inside;
+    return MARCO_OK;
+}
+
 static marco_status read_scaling(const char *file, const json_t *config, const json_t *scaling,
                                  int32_t n_ctx, model_rope *rope, marco_error *error)
 {
@@ -127,7 +147,7 @@ static marco_status read_scaling(const char *file, const json_t *config, const j
     if (!status)
         status = read_type(file, scaling, &rope->scaling, error);
     if (!status)
-        status = format_json_real(file, scaling, "rope_theta", 1e-6, 1e30, &rope->theta, error);
+        status = read_theta(file, config, scaling, &rope->theta, error);
     if (status || rope->scaling == MODEL_ROPE_NONE)
         return status;
     status = need_real(file, scaling, "factor", 1e9, &rope->factor, error);

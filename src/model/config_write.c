@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/memory.h"
 #include "base/text.h"
 #include "model/config_internal.h"
+#include "model/rope.h"
 
 /* ---- GGUF --------------------------------------------------------------------------------------
  */
@@ -195,17 +195,10 @@ static void add_bool(object *o, const char *key, bool value)
     base_text_add(&o->text, value ? "true" : "false");
 }
 
-/* Text that went through model_config_text, or is plain to begin with. */
 static void add_string(object *o, const char *key, const char *value)
 {
     member(o, key);
-    base_text_add_char(&o->text, '"');
-    for (const char *s = value; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            base_text_add_char(&o->text, '\\');
-        base_text_add_char(&o->text, *s);
-    }
-    base_text_add_char(&o->text, '"');
+    format_json_escape(&o->text, value, strlen(value));
 }
 
 static void add_id(object *o, const char *key, int32_t id)
@@ -232,22 +225,10 @@ static void add_eos(object *o, const model_config *c)
 static marco_status write_object(object *o, const char *folder, const char *name,
                                  marco_error *error)
 {
-    base_output *output = NULL;
-    char *path = base_path_join(folder, name);
     base_text_add(&o->text, "\n}\n");
-    marco_status status = MARCO_OK;
-    if (o->text.failed || !path)
-        status = base_fail_memory(error, o->text.size, name);
-    if (!status)
-        status = base_output_create(path, false, &output, error);
-    if (!status)
-        status = base_output_write(output, o->text.data, o->text.size, error);
-    if (status)
-        base_output_abort(output);
-    else
-        status = base_output_commit(output, error);
-    base_free(path);
-    return status;
+    if (o->text.failed)
+        return base_fail_memory(error, o->text.size, name);
+    return base_output_put(folder, name, o->text.data, o->text.size, error);
 }
 
 /* Both spellings: "rope_theta" with "rope_scaling" for readers older than transformers 5. */
@@ -311,13 +292,6 @@ static void add_mlp(object *o, const model_config *c)
     base_text_add(&o->text, *before == '[' ? "[]" : "]");
 }
 
-static const char *const model_types[] = {
-    [MODEL_LLAMA] = "llama",
-    [MODEL_MIXTRAL] = "mixtral",
-    [MODEL_QWEN3] = "qwen3",
-    [MODEL_QWEN3MOE] = "qwen3_moe",
-};
-
 static marco_status write_config(const model_config *c, const char *folder, tensor_type type,
                                  marco_error *error)
 {
@@ -328,7 +302,7 @@ static marco_status write_config(const model_config *c, const char *folder, tens
     bool qwen = c->arch == MODEL_QWEN3 || c->arch == MODEL_QWEN3MOE;
     member(&o, "architectures");
     base_text_printf(&o.text, "[\"%s\"]", model_arch_hf_name(c->arch));
-    add_string(&o, "model_type", model_types[c->arch]);
+    add_string(&o, "model_type", model_arch_hf_type(c->arch));
     add_string(&o, "dtype", dtype);
     add_string(&o, "torch_dtype", dtype);
     if (c->provenance[0])

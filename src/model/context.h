@@ -19,6 +19,7 @@ struct model_context {
     size_t scratch_stride;
     struct model_product *products; /* [2 * X + 4] */
     int64_t *parts;                 /* [2 * X + 5] first part of each product */
+    int64_t n_products;             /* of the multiplication under way */
     int64_t *first;                 /* [X + 1] first pair of each expert */
 
     uint8_t *block;       /* the memory of all buffers below */

@@ -14,27 +14,17 @@
 static marco_status copy_file(const char *from_folder, const char *to_folder, const char *name,
                               marco_error *error)
 {
-    char *from = base_path_join(from_folder, name), *to = base_path_join(to_folder, name);
-    char *data = NULL;
+    char *from = base_path_join(from_folder, name), *data = NULL;
     size_t size = 0;
-    base_output *output = NULL;
+    if (!from)
+        return base_fail_memory(error, strlen(from_folder), "a path");
     marco_status status = MARCO_OK;
-    if (!from || !to)
-        status = base_fail_memory(error, strlen(from_folder), "a path");
-    if (status || !base_exists(from))
-        goto done;
-    status = base_file_slurp(from, TOKENIZER_LIMIT, &data, &size, error);
-    if (!status)
-        status = base_output_create(to, false, &output, error);
-    if (!status)
-        status = base_output_write(output, data, size, error);
-    if (status)
-        base_output_abort(output);
-    else
-        status = base_output_commit(output, error);
-done:
+    if (base_exists(from)) {
+        status = base_file_slurp(from, TOKENIZER_LIMIT, &data, &size, error);
+        if (!status)
+            status = base_output_put(to_folder, name, data, size, error);
+    }
     base_free(data);
-    base_free(to);
     base_free(from);
     return status;
 }
@@ -70,14 +60,14 @@ marco_status marco_convert(const char *from, const char *to, const marco_convert
 {
     const marco_convert_params standard = marco_convert_params_default();
     model_source *source = NULL;
+    if (!from || !to || !to[0])
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "convert needs a checkpoint and an output");
     if (!params)
         params = &standard;
     int type = params->type ? tensor_type_parse(params->type) : -1;
     if (params->type && type < 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "unknown type \"%.40s\"; choose F32, F16, BF16 or Q8_0", params->type);
-    if (!to[0])
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "the output's name is empty");
     marco_status status = model_source_open(from, &source, error);
     if (status)
         return status;
@@ -88,7 +78,5 @@ marco_status marco_convert(const char *from, const char *to, const marco_convert
         .progress = params->progress,
         .what = "converting",
     };
-    status = model_copy(source, to, &copy, error);
-    model_source_close(source);
-    return status;
+    return model_copy_and_close(source, to, &copy, error);
 }

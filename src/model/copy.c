@@ -11,13 +11,14 @@
 #include "format/safetensors.h"
 #include "model/config_internal.h"
 #include "model/copy_internal.h"
+#include "model/rope.h"
 #include "model/source_file.h"
 
 enum {
     WINDOW_BYTES = 16 << 20, /* of output */
     CHUNK_BYTES = 256 << 10, /* read at once by one thread */
     PARTS_PER_THREAD = 4,
-    MAX_THREADS = 256,
+    MAX_THREADS = 1024,
 };
 #define SHARD_BYTES UINT64_C(5000000000)
 /* Largest finite F16. */
@@ -153,7 +154,7 @@ static int64_t run_of_rows(const window *w, int64_t first, int64_t n, int64_t *m
     *mat = first / t->rows;
     *row = first % t->rows;
     if (w->c->permute && (t->role == MODEL_ATTN_Q || t->role == MODEL_ATTN_K)) {
-        *row = source_unpermuted_row(*row, w->c->source->config.head_dim);
+        *row = model_source_unpermuted_row(*row, w->c->source->config.head_dim);
         return 1;
     }
     return n < t->rows - *row ? n : t->rows - *row;
@@ -184,7 +185,7 @@ static marco_status check_f16(const window *w, const float *row, marco_error *er
     for (int64_t i = 0; i < t->cols; i++) {
         if (fabsf(row[i]) > F16_MAX && isfinite(row[i])) {
             char name[128];
-            model_tensor_gguf_name(&w->c->source->config, t, name);
+            model_tensor_gguf_name(t, name);
             return base_fail(error, MARCO_ERROR_NUMERIC,
                              "%s: %s holds %g, which F16 cannot; choose BF16 or F32",
                              w->c->source->path, name, (double)row[i]);
@@ -325,12 +326,10 @@ static void describe_gguf(copier *c)
     char name[128];
     for (size_t i = 0; i < c->source->n_tensors; i++) {
         const model_tensor *t = &c->source->tensors[i];
-        bool experts = t->role == MODEL_EXPERT_GATE || t->role == MODEL_EXPERT_UP ||
-                       t->role == MODEL_EXPERT_DOWN;
-        bool vector = model_role_is_float(t->role) && t->role != MODEL_ROUTER;
+        int n_dims = model_role_is_vector(t->role) ? 1 : model_role_is_expert(t->role) ? 3 : 2;
         int64_t dims[3] = {t->cols, t->rows, t->mats};
-        model_tensor_gguf_name(&c->source->config, t, name);
-        gguf_put_tensor(c->gguf, name, c->types[i], vector ? 1 : experts ? 3 : 2, dims);
+        model_tensor_gguf_name(t, name);
+        gguf_put_tensor(c->gguf, name, c->types[i], n_dims, dims);
     }
     int64_t half = c->source->config.head_dim / 2;
     if (c->source->config.rope.scaling == MODEL_ROPE_LLAMA3)
@@ -356,11 +355,14 @@ static marco_status write_rope_factors(copier *c, marco_error *error)
 static marco_status copy_to_gguf(copier *c, const char *to, marco_error *error)
 {
     const model_source *source = c->source;
+    const model_source_file *file = model_source_file_of(c->source);
     marco_status status = gguf_writer_create(to, c->params->overwrite, &c->gguf, error);
     if (!status)
         status = model_config_write_gguf(&source->config, c->main_type, c->gguf, error);
     if (!status && source->tokenizer)
         status = tok_spec_write_gguf(source->tokenizer, source->config.n_vocab, c->gguf, error);
+    if (!status && file && file->gguf)
+        model_config_copy_unused_gguf(file->gguf, c->gguf);
     if (!status)
         describe_gguf(c);
     if (!status)
@@ -384,7 +386,7 @@ static void describe_hf(copier *c)
     char name[128];
     for (size_t i = 0; i < c->source->n_tensors; i++) {
         const model_tensor *t = &c->source->tensors[i];
-        bool vector = model_role_is_float(t->role) && t->role != MODEL_ROUTER;
+        bool vector = model_role_is_vector(t->role);
         int64_t dims[2] = {vector ? t->cols : t->rows, t->cols};
         for (int64_t mat = 0; mat < t->mats; mat++) {
             model_tensor_hf_name(&c->source->config, t, mat, name);
@@ -434,14 +436,16 @@ marco_status model_copy(model_source *source, const char *to, const model_copy_p
                         marco_error *error)
 {
     copier c = {.source = source, .params = params, .to_gguf = base_has_suffix(to, ".gguf")};
-    int threads = params->threads > 0 ? params->threads : base_cpu_count();
-    if (threads > MAX_THREADS)
-        threads = MAX_THREADS;
+    if (params->threads < 0 || params->threads > MAX_THREADS)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "threads: %d is not between 1 and %d (0: all cores)", params->threads,
+                         MAX_THREADS);
     c.permute =
         c.to_gguf && (source->config.arch == MODEL_LLAMA || source->config.arch == MODEL_MIXTRAL);
     marco_status status = choose_types(&c, error);
     if (!status)
-        status = base_pool_create(threads, &c.pool, error);
+        status =
+            base_pool_create(params->threads ? params->threads : base_cpu_count(), &c.pool, error);
     if (!status)
         status = plan_memory(&c, error);
     if (!status)
@@ -453,5 +457,13 @@ marco_status model_copy(model_source *source, const char *to, const model_copy_p
     base_free(c.buffers[0]);
     base_free(c.buffers[1]);
     base_free(c.types);
+    return status;
+}
+
+marco_status model_copy_and_close(model_source *source, const char *to,
+                                  const model_copy_params *params, marco_error *error)
+{
+    marco_status status = model_copy(source, to, params, error);
+    model_source_close(source);
     return status;
 }

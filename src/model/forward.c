@@ -94,6 +94,14 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     return b.size;
 }
 
+int64_t model_context_tokens(const model_context *context, size_t bytes)
+{
+    enum { MANY = 1024 }; /* enough for what a buffer is rounded up by not to count */
+    model_context measured = *context;
+    size_t each = lay_out(&measured, MANY, NULL) / MANY + 1;
+    return bytes / each > 1 ? (int64_t)(bytes / each) : 1;
+}
+
 static marco_status reserve(model_context *ctx, int64_t n, marco_error *error)
 {
     if (n <= ctx->capacity)
@@ -104,7 +112,7 @@ static marco_status reserve(model_context *ctx, int64_t n, marco_error *error)
     ctx->block = base_alloc_aligned(size);
     if (!ctx->block)
         return base_fail(error, MARCO_ERROR_MEMORY,
-                         "out of memory: a pass of %lld tokens needs %zu bytes; a smaller --chunk "
+                         "out of memory: a pass of %lld tokens needs %zu bytes; a smaller chunk "
                          "needs less",
                          (long long)n, size);
     lay_out(ctx, (size_t)n, ctx->block);

@@ -18,6 +18,9 @@ marco_status model_context_create(const model_weights *weights, const kern_table
                                   marco_error *error);
 void model_context_free(model_context *context);
 
+/* Tokens of a pass whose buffers fit into `bytes`; at least 1. */
+int64_t model_context_tokens(const model_context *context, size_t bytes);
+
 /* Runs n >= 1 ids at positions position .. position + n - 1 through all layers, writing their keys
  * and values into kv, which holds those of all positions before. */
 marco_status model_forward(model_context *context, model_kv *kv, const int32_t *ids, int64_t n,

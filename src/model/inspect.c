@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "model/config_internal.h"
+#include "model/rope.h"
 #include "model/source_file.h"
 
 /* An object being filled. A failed allocation is remembered and reported at the end. */
@@ -73,9 +74,7 @@ static void put_rope(report *r, const model_rope *rope)
     if (rope->scaling == MODEL_ROPE_YARN) {
         put_real(r, o, "beta_fast", rope->beta_fast);
         put_real(r, o, "beta_slow", rope->beta_slow);
-        put_real(r, o, "attention_factor",
-                 rope->attention_factor != 0 ? rope->attention_factor
-                                             : model_rope_yarn_attention(rope->factor));
+        put_real(r, o, "attention_factor", model_rope_magnitude(rope));
     } else {
         put_real(r, o, "low_freq_factor", rope->low_freq_factor);
         put_real(r, o, "high_freq_factor", rope->high_freq_factor);
@@ -125,48 +124,16 @@ static void put_generation(report *r, const model_config *c)
 /* ---- weights ------------------------------------------------------------------------------------
  */
 
-static uint64_t matrices_bytes(const model_tensor *t)
-{
-    uint64_t bytes = 0;
-    tensor_bytes(t->type, t->cols, (uint64_t)(t->mats * t->rows), &bytes);
-    return bytes;
-}
-
-/* Weights that decoding one token reads: of the experts those chosen, of the embedding one row, or
- * all where it is the head too. */
-static uint64_t bytes_per_token(const model_source *source)
-{
-    uint64_t total = 0;
-    const model_config *c = &source->config;
-    for (size_t i = 0; i < source->n_tensors; i++) {
-        const model_tensor *t = &source->tensors[i];
-        uint64_t bytes = matrices_bytes(t);
-        if (t->mats > 1)
-            bytes = bytes / (uint64_t)t->mats * (uint64_t)c->n_experts_used;
-        else if (t->role == MODEL_TOKEN_EMBD && !c->tied)
-            bytes = tensor_row_bytes(t->type, t->cols);
-        total += bytes;
-    }
-    return total;
-}
-
 static void put_types(report *r, const model_source *source)
 {
-    uint64_t bytes[TENSOR_TYPE_END] = {0};
+    model_type_bytes types[TENSOR_TYPE_END];
+    size_t n = model_source_types(source, types);
     json_t *list = put_new(r, r->root, "types", json_array());
-    for (size_t i = 0; i < source->n_tensors; i++)
-        bytes[source->tensors[i].type] += matrices_bytes(&source->tensors[i]);
-    for (;;) {
-        int most = 0;
-        for (int type = 0; type < TENSOR_TYPE_END; type++)
-            most = bytes[type] > bytes[most] ? type : most;
-        if (bytes[most] == 0)
-            return;
+    for (size_t i = 0; i < n; i++) {
         json_t *entry = json_object();
-        put_text(r, entry, "type", tensor_type_name((uint32_t)most));
-        put_int(r, entry, "bytes", (int64_t)bytes[most]);
+        put_text(r, entry, "type", tensor_type_name(types[i].type));
+        put_int(r, entry, "bytes", (int64_t)types[i].bytes);
         append(r, list, entry);
-        bytes[most] = 0;
     }
 }
 
@@ -184,7 +151,7 @@ static void put_tensor(report *r, json_t *list, const char *name, tensor_type ty
 }
 
 /* As the file names them, the slowest dimension first in both formats. */
-static void put_tensors(report *r, const source_file *file)
+static void put_tensors(report *r, const model_source_file *file)
 {
     json_t *list = put_new(r, r->root, "tensors", json_array());
     for (size_t i = 0; file->gguf && i < gguf_tensor_count(file->gguf); i++) {
@@ -206,7 +173,7 @@ static void put_file(report *r, json_t *list, const base_file *file)
 }
 
 /* Safetensors come sorted by file. */
-static uint64_t put_files(report *r, const source_file *file)
+static uint64_t put_files(report *r, const model_source_file *file)
 {
     json_t *list = put_new(r, r->root, "files", json_array());
     const base_file *last = NULL;
@@ -226,17 +193,14 @@ static uint64_t put_files(report *r, const source_file *file)
     return total;
 }
 
-static void put_bytes(report *r, const source_file *file)
+static void put_bytes(report *r, const model_source_file *file)
 {
     const model_source *source = &file->source;
     const model_config *c = &source->config;
-    uint64_t weights = 0;
-    for (size_t i = 0; i < source->n_tensors; i++)
-        weights += matrices_bytes(&source->tensors[i]);
     put_int(r, r->root, "total_params", model_config_total_params(c));
     put_int(r, r->root, "active_params", model_config_active_params(c));
-    put_int(r, r->root, "weight_bytes", (int64_t)weights);
-    put_int(r, r->root, "bytes_per_token", (int64_t)bytes_per_token(source));
+    put_int(r, r->root, "weight_bytes", (int64_t)model_source_bytes(source));
+    put_int(r, r->root, "bytes_per_token", (int64_t)model_source_token_bytes(source));
     put_int(r, r->root, "kv_bytes_per_token",
             (int64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * 2);
     put_int(r, r->root, "file_bytes", (int64_t)put_files(r, file));
@@ -264,7 +228,7 @@ static void put_spec(report *r, json_t *o, const tok_spec *spec)
 }
 
 /* Compiling it shows whether it is whole, and which chat template it carries. */
-static marco_status put_tokenizer(report *r, source_file *file, marco_error *error)
+static marco_status put_tokenizer(report *r, model_source_file *file, marco_error *error)
 {
     marco_tokenizer *compiled = NULL;
     tok_spec *spec = file->source.tokenizer;
@@ -299,7 +263,7 @@ static marco_status read_json(const char *folder, const char *name, json_t **out
     return status;
 }
 
-static marco_status put_unused(report *r, const source_file *file, marco_error *error)
+static marco_status put_unused(report *r, const model_source_file *file, marco_error *error)
 {
     json_t *keys = put_new(r, r->root, "unused_keys", json_array());
     json_t *ignored = put_new(r, r->root, "ignored_tensors", json_array());
@@ -323,7 +287,7 @@ static marco_status put_unused(report *r, const source_file *file, marco_error *
 /* ---- all of it
  * ------------------------------------------------------------------------------------- */
 
-static marco_status describe(report *r, source_file *file, marco_error *error)
+static marco_status describe(report *r, model_source_file *file, marco_error *error)
 {
     const model_config *c = &file->source.config;
     put_text(r, r->root, "name", c->name);
@@ -357,10 +321,15 @@ marco_status marco_inspect(const char *path, char **json, marco_error *error)
 {
     model_source *source = NULL;
     base_text text = {0};
+    if (json)
+        *json = NULL;
+    if (!path || !json)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "marco_inspect needs a path and a place for the result");
     report r = {json_object(), false};
     marco_status status = model_source_open(path, &source, error);
     if (!status)
-        status = describe(&r, (source_file *)source, error);
+        status = describe(&r, model_source_file_of(source), error);
     if (!status &&
         (r.failed || !r.root ||
          json_dump_callback(r.root, collect, &text, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) != 0))

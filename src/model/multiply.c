@@ -9,12 +9,24 @@ bool model_wants_q8(const model_context *ctx, const model_matrix *w)
     return !ctx->f32 && ctx->kernels->matmul[w->type].input == KERN_INPUT_Q8;
 }
 
+/* The product that a part belongs to: the last that begins at or before it. */
+static int64_t find_product(const model_context *ctx, int64_t part)
+{
+    int64_t low = 0, high = ctx->n_products;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (ctx->parts[middle] <= part)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static void multiply_part(void *user, int64_t part, int thread)
 {
     model_context *ctx = user;
-    int64_t i = 0;
-    while (part >= ctx->parts[i + 1])
-        i++;
+    int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     const model_matrix *w = p->w;
     int64_t row = (part - ctx->parts[i]) * PART_ROWS;
@@ -31,6 +43,7 @@ static void multiply_part(void *user, int64_t part, int thread)
 void model_multiply(model_context *ctx, int64_t n_products)
 {
     ctx->parts[0] = 0;
+    ctx->n_products = n_products;
     for (int64_t i = 0; i < n_products; i++) {
         int64_t parts = (ctx->products[i].w->rows + PART_ROWS - 1) / PART_ROWS;
         ctx->parts[i + 1] = ctx->parts[i] + parts;

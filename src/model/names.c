@@ -35,14 +35,8 @@ static const char *mixtral_expert(model_role role)
     return role == MODEL_EXPERT_GATE ? "w1" : role == MODEL_EXPERT_UP ? "w3" : "w2";
 }
 
-static bool is_expert(model_role role)
+void model_tensor_gguf_name(const model_tensor *tensor, char out[128])
 {
-    return role == MODEL_EXPERT_GATE || role == MODEL_EXPERT_UP || role == MODEL_EXPERT_DOWN;
-}
-
-void model_tensor_gguf_name(const model_config *config, const model_tensor *tensor, char out[128])
-{
-    (void)config;
     if (tensor->layer < 0)
         snprintf(out, 128, "%s", names[tensor->role].gguf);
     else
@@ -57,7 +51,7 @@ void model_tensor_hf_name(const model_config *config, const model_tensor *tensor
     bool mixtral = config->arch == MODEL_MIXTRAL;
     if (layer < 0)
         snprintf(out, 128, "%s", name);
-    else if (is_expert(tensor->role))
+    else if (model_role_is_expert(tensor->role))
         snprintf(out, 128, "model.layers.%d.%s.experts.%lld.%s.weight", layer,
                  mixtral ? "block_sparse_moe" : "mlp", (long long)mat,
                  mixtral ? mixtral_expert(tensor->role) : name);
@@ -67,7 +61,17 @@ void model_tensor_hf_name(const model_config *config, const model_tensor *tensor
         snprintf(out, 128, "model.layers.%d.%s.weight", layer, name);
 }
 
-bool model_role_is_float(model_role role)
+uint64_t model_tensor_bytes(const model_tensor *tensor)
+{
+    return (uint64_t)(tensor->mats * tensor->rows) * tensor_row_bytes(tensor->type, tensor->cols);
+}
+
+bool model_role_is_expert(model_role role)
+{
+    return role == MODEL_EXPERT_GATE || role == MODEL_EXPERT_UP || role == MODEL_EXPERT_DOWN;
+}
+
+bool model_role_is_vector(model_role role)
 {
     switch (role) {
     case MODEL_OUTPUT_NORM:
@@ -75,11 +79,15 @@ bool model_role_is_float(model_role role)
     case MODEL_ATTN_Q_NORM:
     case MODEL_ATTN_K_NORM:
     case MODEL_FFN_NORM:
-    case MODEL_ROUTER:
         return true;
     default:
         return false;
     }
+}
+
+bool model_role_is_float(model_role role)
+{
+    return role == MODEL_ROUTER || model_role_is_vector(role);
 }
 
 /* ---- the list ------------------------------------------------------------------------------- */

@@ -30,10 +30,25 @@ void model_source_close(model_source *source); /* NULL is allowed */
 /* Index of a tensor, or -1. */
 int64_t model_source_find(const model_source *source, model_role role, int32_t layer);
 
+/* Bytes of all tensors, in their types. */
+uint64_t model_source_bytes(const model_source *source);
+
+/* Bytes of weights that decoding one token reads once they are loaded: of the experts the chosen
+ * ones, of the embedding one row unless it is the head too, and norms as F32 whatever their type. */
+uint64_t model_source_token_bytes(const model_source *source);
+
+typedef struct model_type_bytes {
+    tensor_type type;
+    uint64_t bytes; /* of all tensors of the type */
+} model_type_bytes;
+
+/* The types in use, most bytes first; returns how many. */
+size_t model_source_types(const model_source *source, model_type_bytes out[TENSOR_TYPE_END]);
+
 typedef struct model_copy_params {
     int type;       /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */
     bool overwrite;
-    int32_t threads;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use; others are refused */
     marco_progress progress; /* bytes written */
     const char *what;        /* "converting" */
 } model_copy_params;
@@ -45,5 +60,8 @@ typedef struct model_copy_params {
  * llama.cpp's do (docs/formats.md). Nothing is left behind on failure. */
 marco_status model_copy(model_source *source, const char *to, const model_copy_params *params,
                         marco_error *error);
+/* The same, closing the source either way. */
+marco_status model_copy_and_close(model_source *source, const char *to,
+                                  const model_copy_params *params, marco_error *error);
 
 #endif

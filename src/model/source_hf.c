@@ -15,8 +15,10 @@ typedef struct used_list {
 
 static marco_status use(used_list *used, const safetensors_tensor *tensor, marco_error *error)
 {
-    if (!base_grow((void **)&used->items, &used->capacity, used->n + 1, sizeof *used->items))
+    void *grown = used->items;
+    if (!base_grow(&grown, &used->capacity, used->n + 1, sizeof *used->items))
         return base_fail_memory(error, (used->n + 1) * sizeof *used->items, "the list of tensors");
+    used->items = grown;
     used->items[used->n++] = tensor;
     return MARCO_OK;
 }
@@ -31,7 +33,7 @@ static void shape_text(const int64_t *dims, int n, char *out, size_t size)
         snprintf(out + at, size - at, "]");
 }
 
-static marco_status check_shape(const source_file *file, const safetensors_tensor *found,
+static marco_status check_shape(const model_source_file *file, const safetensors_tensor *found,
                                 const int64_t *want, int n, marco_error *error)
 {
     bool same = found->n_dims == n;
@@ -47,7 +49,7 @@ static marco_status check_shape(const source_file *file, const safetensors_tenso
 }
 
 /* All matrices of a tensor are of one type. */
-static marco_status set_type(source_file *file, size_t i, int64_t mat,
+static marco_status set_type(model_source_file *file, size_t i, int64_t mat,
                              const safetensors_tensor *found, marco_error *error)
 {
     model_tensor *t = &file->tensors[i];
@@ -60,15 +62,15 @@ static marco_status set_type(source_file *file, size_t i, int64_t mat,
     return MARCO_OK;
 }
 
-static marco_status missing(const source_file *file, const char *name, marco_error *error)
+static marco_status missing(const model_source_file *file, const char *name, marco_error *error)
 {
     bool head = strcmp(name, "lm_head.weight") == 0;
     return base_fail(error, MARCO_ERROR_FORMAT, "%s: tensor %s is missing%s", file->source.path,
                      name, head ? " (and config.json does not say tie_word_embeddings)" : "");
 }
 
-static marco_status find_one(source_file *file, size_t i, int64_t mat, source_place *place,
-                             used_list *used, marco_error *error)
+static marco_status find_one(model_source_file *file, size_t i, int64_t mat,
+                             model_source_place *place, used_list *used, marco_error *error)
 {
     char name[128];
     const model_tensor *t = &file->tensors[i];
@@ -76,26 +78,26 @@ static marco_status find_one(source_file *file, size_t i, int64_t mat, source_pl
     const safetensors_tensor *found = safetensors_find(file->safetensors, name);
     if (!found)
         return missing(file, name, error);
-    bool vector = t->rows == 1 && t->role != MODEL_ROUTER && model_role_is_float(t->role);
+    bool vector = model_role_is_vector(t->role);
     int64_t want[2] = {vector ? t->cols : t->rows, t->cols};
     marco_status status = check_shape(file, found, want, vector ? 1 : 2, error);
     if (!status)
         status = set_type(file, i, mat, found, error);
     if (!status)
         status = use(used, found, error);
-    *place = (source_place){found->file, found->offset};
+    *place = (model_source_place){found->file, found->offset};
     return status;
 }
 
 /* transformers 5 holds a layer's experts in two tensors, gate and up one above the other in the
  * first. Its own files are split by expert, but others save them as they are in memory. */
-static marco_status find_fused(source_file *file, size_t i, source_place *places, used_list *used,
-                               bool *is_fused, marco_error *error)
+static marco_status find_fused(model_source_file *file, size_t i, model_source_place *places,
+                               used_list *used, bool *is_fused, marco_error *error)
 {
     char name[128];
     model_tensor *t = &file->tensors[i];
     bool down = t->role == MODEL_EXPERT_DOWN;
-    if (!down && t->role != MODEL_EXPERT_GATE && t->role != MODEL_EXPERT_UP)
+    if (!model_role_is_expert(t->role))
         return MARCO_OK;
     snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s", (int)t->layer,
              down ? "down_proj" : "gate_up_proj");
@@ -114,29 +116,29 @@ static marco_status find_fused(source_file *file, size_t i, source_place *places
     uint64_t row_bytes = tensor_row_bytes(t->type, t->cols);
     for (int64_t mat = 0; mat < t->mats; mat++) {
         int64_t row = mat * rows + (t->role == MODEL_EXPERT_UP ? t->rows : 0);
-        places[mat] = (source_place){found->file, found->offset + (uint64_t)row * row_bytes};
+        places[mat] = (model_source_place){found->file, found->offset + (uint64_t)row * row_bytes};
     }
     return MARCO_OK;
 }
 
 /* What transformers ignores too: a stored head where the embedding is used instead, and tables that
  * old versions saved and that follow from the configuration. */
-static bool is_ignored(const source_file *file, const char *name)
+static bool is_ignored(const model_source_file *file, const char *name)
 {
     return (file->source.config.tied && strcmp(name, "lm_head.weight") == 0) ||
            base_has_suffix(name, ".rotary_emb.inv_freq");
 }
 
-static marco_status check_unused(source_file *file, used_list *used, marco_error *error)
+static marco_status check_unused(model_source_file *file, used_list *used, marco_error *error)
 {
     size_t n = safetensors_count(file->safetensors);
     file->ignored = base_alloc_array(n, sizeof *file->ignored);
     if (!file->ignored)
         return base_fail_memory(error, n * sizeof *file->ignored, "the list of tensors");
-    qsort(used->items, used->n, sizeof *used->items, source_pointer_compare);
+    qsort(used->items, used->n, sizeof *used->items, model_source_compare);
     for (size_t i = 0; i < n; i++) {
         const safetensors_tensor *t = safetensors_at(file->safetensors, i);
-        if (bsearch(&t, used->items, used->n, sizeof t, source_pointer_compare))
+        if (bsearch(&t, used->items, used->n, sizeof t, model_source_compare))
             continue;
         if (!is_ignored(file, t->name))
             return base_fail(error, MARCO_ERROR_UNSUPPORTED,
@@ -148,14 +150,14 @@ static marco_status check_unused(source_file *file, used_list *used, marco_error
     return MARCO_OK;
 }
 
-static marco_status map_tensors(source_file *file, marco_error *error)
+static marco_status map_tensors(model_source_file *file, marco_error *error)
 {
     used_list used = {0};
     marco_status status = MARCO_OK;
     for (size_t i = 0; !status && i < file->source.n_tensors; i++) {
         bool is_fused = false;
-        source_place *places = NULL;
-        status = source_file_places(file, i, &places, error);
+        model_source_place *places = NULL;
+        status = model_source_places(file, i, &places, error);
         if (!status && file->source.config.arch == MODEL_QWEN3MOE)
             status = find_fused(file, i, places, &used, &is_fused, error);
         for (int64_t mat = 0; !status && !is_fused && mat < file->tensors[i].mats; mat++)
@@ -167,14 +169,14 @@ static marco_status map_tensors(source_file *file, marco_error *error)
     return status;
 }
 
-marco_status source_open_hf(source_file *file, marco_error *error)
+marco_status model_source_open_hf(model_source_file *file, marco_error *error)
 {
     model_source *source = &file->source;
     marco_status status = model_config_read_hf(source->path, &source->config, error);
     if (!status)
         status = safetensors_open_folder(source->path, &file->safetensors, error);
     if (!status)
-        status = source_file_plan(file, error);
+        status = model_source_plan(file, error);
     if (!status)
         status = map_tensors(file, error);
     if (status)

@@ -159,7 +159,7 @@ static marco_status read_vector(load *l, size_t index, float **out, marco_error 
     for (size_t i = 0; !status && i < n; i++)
         if (!isfinite(vector[i])) {
             char name[128];
-            model_tensor_gguf_name(&l->source->config, t, name);
+            model_tensor_gguf_name(t, name);
             status =
                 base_fail(error, MARCO_ERROR_NUMERIC,
                           "%s: element %zu of %s is not a finite number", l->source->path, i, name);
@@ -167,18 +167,6 @@ static marco_status read_vector(load *l, size_t index, float **out, marco_error 
     base_free(raw);
     l->weights->bytes += n * sizeof *vector;
     return status;
-}
-
-static uint64_t total_bytes(const model_source *source)
-{
-    uint64_t total = 0;
-    for (size_t i = 0; i < source->n_tensors; i++) {
-        const model_tensor *t = &source->tensors[i];
-        uint64_t bytes = 0;
-        tensor_bytes(t->type, t->cols, (uint64_t)t->mats * (uint64_t)t->rows, &bytes);
-        total += bytes;
-    }
-    return total;
 }
 
 marco_status model_weights_load(model_source *source, base_pool *pool,
@@ -196,7 +184,7 @@ marco_status model_weights_load(model_source *source, base_pool *pool,
         status = base_fail_memory(error, sizeof *w->layers, source->path);
         goto fail;
     }
-    load l = {source, pool, progress, 0, total_bytes(source), w};
+    load l = {source, pool, progress, 0, model_source_bytes(source), w};
     for (size_t i = 0; !status && i < source->n_tensors; i++) {
         slot s = slot_of(w, &source->tensors[i]);
         if (s.matrix)
@@ -250,32 +238,6 @@ void model_weights_free(model_weights *w)
 
 /* ---- looking at them ----------------------------------------------------------------------- */
 
-static uint64_t matrix_bytes(const model_matrix *m)
-{
-    return m->data ? (uint64_t)m->rows * m->row_bytes : 0;
-}
-
-uint64_t model_weights_token_bytes(const model_weights *w)
-{
-    const model_config *c = &w->config;
-    uint64_t bytes = matrix_bytes(&w->output) + (uint64_t)c->n_embd * sizeof(float);
-    if (!c->tied)
-        bytes += w->token_embd.row_bytes;
-    for (int32_t i = 0; i < c->n_layers; i++) {
-        const model_layer *l = &w->layers[i];
-        uint64_t experts = matrix_bytes(&l->expert_gate) + matrix_bytes(&l->expert_up) +
-                           matrix_bytes(&l->expert_down);
-        bytes += matrix_bytes(&l->q) + matrix_bytes(&l->k) + matrix_bytes(&l->v) +
-                 matrix_bytes(&l->out) + matrix_bytes(&l->gate) + matrix_bytes(&l->up) +
-                 matrix_bytes(&l->down) + matrix_bytes(&l->router) +
-                 experts * (uint64_t)c->n_experts_used;
-        bytes += 2 * (uint64_t)c->n_embd * sizeof(float);
-        if (c->qk_norm)
-            bytes += 2 * (uint64_t)c->head_dim * sizeof(float);
-    }
-    return bytes;
-}
-
 static bool matrix_is_finite(const model_matrix *m, float *row)
 {
     for (int64_t r = 0; r < m->mats * m->rows; r++) {
@@ -299,7 +261,7 @@ bool model_weights_find_nonfinite(const model_weights *w, char name[128])
         const model_matrix *m = slot_of((model_weights *)w, &tensors[i]).matrix;
         float *row = m ? base_alloc_array((size_t)m->cols, sizeof *row) : NULL;
         if (row && !matrix_is_finite(m, row)) {
-            model_tensor_gguf_name(&w->config, &tensors[i], name);
+            model_tensor_gguf_name(&tensors[i], name);
             found = true;
         }
         base_free(row);

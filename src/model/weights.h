@@ -44,10 +44,6 @@ static inline const uint8_t *model_matrix_row(const model_matrix *m, int64_t mat
     return m->data + (size_t)(mat * m->rows + row) * m->row_bytes;
 }
 
-/* Bytes of weights that decoding one token reads: everything but the experts not chosen and, when
- * the head is not tied, the rows of the embedding not looked up. */
-uint64_t model_weights_token_bytes(const model_weights *weights);
-
 /* Looks for a tensor holding NaN or infinity: its GGUF name to `name`, false where there is none.
  * Slow: for explaining a failure. */
 bool model_weights_find_nonfinite(const model_weights *weights, char name[128]);

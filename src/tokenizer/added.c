@@ -31,7 +31,7 @@ static tok_trie *trie_create(void)
     return trie;
 }
 
-void tok_trie_free(tok_trie *trie)
+static void trie_free(tok_trie *trie)
 {
     if (!trie)
         return;
@@ -151,8 +151,8 @@ void tok_added_free(tok_added_set *set)
 {
     if (!set)
         return;
-    tok_trie_free(set->raw);
-    tok_trie_free(set->normalized);
+    trie_free(set->raw);
+    trie_free(set->normalized);
     base_free(set);
 }
 
@@ -198,22 +198,22 @@ static size_t last_char(const char *text, size_t size, uint32_t *cp)
     return size && base_utf8_decode(text + size - n, n, cp) == n ? n : 0;
 }
 
-size_t tok_space_before(const char *text, size_t size)
+size_t tok_space_before(const char *text, size_t from, size_t to)
 {
     uint32_t cp;
     size_t n;
-    while ((n = last_char(text, size, &cp)) > 0 && is_space(cp))
-        size -= n;
-    return size;
+    while ((n = last_char(text + from, to - from, &cp)) > 0 && is_space(cp))
+        to -= n;
+    return to;
 }
 
-size_t tok_space_after(const char *text, size_t size)
+size_t tok_space_after(const char *text, size_t from, size_t to)
 {
     uint32_t cp;
-    size_t at = 0, n;
-    while ((n = base_utf8_decode(text + at, size - at, &cp)) > 0 && is_space(cp))
-        at += n;
-    return at;
+    size_t n;
+    while ((n = base_utf8_decode(text + from, to - from, &cp)) > 0 && is_space(cp))
+        from += n;
+    return from;
 }
 
 bool tok_word_before(const char *text, size_t size)

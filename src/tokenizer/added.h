@@ -8,7 +8,6 @@
 /* A set of texts. */
 typedef struct tok_trie tok_trie;
 
-void tok_trie_free(tok_trie *trie);
 bool tok_trie_empty(const tok_trie *trie);
 
 /* The first occurrence that begins at or after `from` and ends at or before `to`; -1 where there
@@ -26,10 +25,10 @@ marco_status tok_added_create(const tok_spec *spec, const tok_nfc *nfc, tok_adde
                               marco_error *error);
 void tok_added_free(tok_added_set *set);
 
-/* The white space (Unicode's White_Space) that ends text[0, size), or begins it: its offset and
- * its length. */
-size_t tok_space_before(const char *text, size_t size);
-size_t tok_space_after(const char *text, size_t size);
+/* The white space (Unicode's White_Space) that ends text[from, to), or begins it: where it begins,
+ * or ends. */
+size_t tok_space_before(const char *text, size_t from, size_t to);
+size_t tok_space_after(const char *text, size_t from, size_t to);
 
 /* True where text[0, size) ends, or begins, with a word character (UTS #18's \w). */
 bool tok_word_before(const char *text, size_t size);

@@ -1,6 +1,8 @@
 #include "tokenizer/bpe.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -22,32 +24,43 @@ struct tok_bpe {
     size_t merge_mask;
     int32_t bytes[256]; /* the token of every single byte, -1: none */
     bool ignore_merges;
+    uint64_t seed[2]; /* of the hashes */
 };
 
 /* ---- hashing ------------------------------------------------------------------------------- */
 
-static inline uint64_t mix(uint64_t a, uint64_t b)
+/* Multiplies and folds as wyhash does. What is added keeps a factor of 0 from swallowing the other
+ * one. A file cannot be made to collide, as the seed is drawn anew for every tokenizer. */
+static inline uint64_t mix(const uint64_t seed[2], uint64_t a, uint64_t b)
 {
-    unsigned __int128 product =
-        (unsigned __int128)(a ^ 0x9E3779B97F4A7C15u) * (b ^ 0xE7037ED1A0B428DBu);
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
+    unsigned __int128 product = (unsigned __int128)(a ^ seed[0]) * (b ^ seed[1]);
+    return ((uint64_t)product ^ (uint64_t)(product >> 64)) + a + (b << 32 | b >> 32);
 }
 
-static inline uint64_t hash_bytes(const char *bytes, size_t size)
+static inline uint64_t hash_bytes(const tok_bpe *bpe, const char *bytes, size_t size)
 {
     uint64_t hash = size, word;
     for (; size >= 8; bytes += 8, size -= 8) {
         memcpy(&word, bytes, 8);
-        hash = mix(hash, word);
+        hash = mix(bpe->seed, hash, word);
     }
     word = 0;
     memcpy(&word, bytes, size);
-    return mix(hash, word);
+    return mix(bpe->seed, hash, word);
 }
 
-static inline uint64_t hash_pair(int32_t left, int32_t right)
+static inline uint64_t hash_pair(const tok_bpe *bpe, int32_t left, int32_t right)
 {
-    return mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right, 0);
+    return mix(bpe->seed, (uint32_t)left, (uint32_t)right);
+}
+
+static marco_status draw_seed(tok_bpe *bpe, marco_error *error)
+{
+    if (getentropy(bpe->seed, sizeof bpe->seed) == 0)
+        return MARCO_OK;
+    return base_fail(error, MARCO_ERROR_IO,
+                     "the system gives no random numbers (getentropy: %s); allow the call",
+                     strerror(errno));
 }
 
 /* A power of two that n entries fill to two thirds at most. */
@@ -70,7 +83,7 @@ static bool token_is(const tok_vocabulary *v, int32_t id, const char *bytes, siz
 /* The slot of a token of these bytes, or the empty one where it would go. */
 static size_t slot_of(const tok_bpe *bpe, const char *bytes, size_t size)
 {
-    size_t at = hash_bytes(bytes, size) & bpe->slot_mask;
+    size_t at = hash_bytes(bpe, bytes, size) & bpe->slot_mask;
     while (bpe->slots[at] >= 0 && !token_is(&bpe->vocabulary, bpe->slots[at], bytes, size))
         at = (at + 1) & bpe->slot_mask;
     return at;
@@ -80,11 +93,6 @@ int32_t tok_bpe_find(const tok_bpe *bpe, const char *bytes, size_t size)
 {
     int32_t id = bpe->slots[slot_of(bpe, bytes, size)];
     return id >= 0 && bpe->vocabulary.kinds[id] == TOK_KIND_ORDINARY ? id : -1;
-}
-
-int32_t tok_bpe_byte(const tok_bpe *bpe, uint8_t byte)
-{
-    return bpe->bytes[byte];
 }
 
 /* True for texts that are their own spelling. */
@@ -154,7 +162,7 @@ static void fill_bytes(tok_bpe *bpe)
 
 static inline merge *merge_slot(const tok_bpe *bpe, int32_t left, int32_t right)
 {
-    size_t at = hash_pair(left, right) & bpe->merge_mask;
+    size_t at = hash_pair(bpe, left, right) & bpe->merge_mask;
     while (bpe->merges[at].rank != NO_RANK &&
            (bpe->merges[at].left != left || bpe->merges[at].right != right))
         at = (at + 1) & bpe->merge_mask;
@@ -222,7 +230,9 @@ marco_status tok_bpe_create(const tok_spec *spec, const tok_vocabulary *vocabula
         return base_fail_memory(error, sizeof *bpe, "the vocabulary");
     bpe->vocabulary = *vocabulary;
     bpe->ignore_merges = spec->ignore_merges;
-    marco_status status = fill_slots(bpe, spec, error);
+    marco_status status = draw_seed(bpe, error);
+    if (!status)
+        status = fill_slots(bpe, spec, error);
     if (!status)
         status = fill_merges(bpe, spec, error);
     if (status) {
@@ -241,6 +251,23 @@ void tok_bpe_free(tok_bpe *bpe)
     base_free(bpe->slots);
     base_free(bpe->merges);
     base_free(bpe);
+}
+
+static size_t longest_run(const tok_bpe *bpe, bool merges)
+{
+    size_t mask = merges ? bpe->merge_mask : bpe->slot_mask, run = 0, longest = 0;
+    for (size_t i = 0; i <= 2 * mask + 1; i++) { /* twice around: a run may go over the end */
+        bool used = merges ? bpe->merges[i & mask].rank != NO_RANK : bpe->slots[i & mask] >= 0;
+        run = used ? run + 1 : 0;
+        longest = run > longest ? run : longest;
+    }
+    return longest;
+}
+
+size_t tok_bpe_longest_run(const tok_bpe *bpe)
+{
+    size_t slots = longest_run(bpe, false), merges = longest_run(bpe, true);
+    return slots > merges ? slots : merges;
 }
 
 /* ---- short pieces: look at every pair, join the best, again -----------------------------------
@@ -424,7 +451,7 @@ bool tok_bpe_encode(const tok_bpe *bpe, tok_bpe_work *work, const char *piece, s
     }
     struct tok_bpe_memo *memo = NULL;
     if (work->memo && size <= MEMO_KEY) {
-        memo = &work->memo[hash_bytes(piece, size) % MEMO_SIZE];
+        memo = &work->memo[hash_bytes(bpe, piece, size) % MEMO_SIZE];
         if (memo->size == size && memcmp(memo->key, piece, size) == 0)
             return add_all(out, memo->ids, memo->n);
     }

@@ -21,8 +21,9 @@ void tok_bpe_free(tok_bpe *bpe);
 /* The ordinary token of exactly these bytes, or -1. */
 int32_t tok_bpe_find(const tok_bpe *bpe, const char *bytes, size_t size);
 
-/* The token of a single byte, or -1. */
-int32_t tok_bpe_byte(const tok_bpe *bpe, uint8_t byte);
+/* The most entries of the hash tables without an empty one between: what a search looks at, at
+ * most. For tests. */
+size_t tok_bpe_longest_run(const tok_bpe *bpe);
 
 /* What one call needs besides; all zero is ready to use. */
 typedef struct tok_bpe_work {

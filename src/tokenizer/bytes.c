@@ -8,7 +8,8 @@ enum { LAST_LOW = 0x20, FIRST_MIDDLE = 0x7F, LAST_MIDDLE = 0xA0, HYPHEN = 0xAD }
 enum { LOW_CHAR = 0x100, MIDDLE_CHAR = LOW_CHAR + LAST_LOW + 1 };
 enum { HYPHEN_CHAR = MIDDLE_CHAR + LAST_MIDDLE - FIRST_MIDDLE + 1 };
 
-uint32_t tok_byte_char(uint8_t byte)
+/* The character that stands for a byte. */
+static uint32_t byte_char(uint8_t byte)
 {
     if (byte <= LAST_LOW)
         return (uint32_t)(LOW_CHAR + byte);
@@ -20,7 +21,7 @@ uint32_t tok_byte_char(uint8_t byte)
 static int char_byte(uint32_t cp)
 {
     if (cp < LOW_CHAR)
-        return tok_byte_char((uint8_t)cp) == cp ? (int)cp : -1;
+        return byte_char((uint8_t)cp) == cp ? (int)cp : -1;
     if (cp < MIDDLE_CHAR)
         return (int)(cp - LOW_CHAR);
     if (cp < HYPHEN_CHAR)
@@ -31,7 +32,7 @@ static int char_byte(uint32_t cp)
 size_t tok_byte_spell(uint8_t byte, char out[3])
 {
     char utf8[4];
-    size_t n = base_utf8_encode(tok_byte_char(byte), utf8);
+    size_t n = base_utf8_encode(byte_char(byte), utf8);
     for (size_t i = 0; i < n; i++)
         out[i] = utf8[i];
     out[n] = '\0';

@@ -7,9 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The character that stands for a byte. */
-uint32_t tok_byte_char(uint8_t byte);
-
 /* Writes the spelling of `byte` (1 or 2 bytes of UTF-8, NUL-terminated). */
 size_t tok_byte_spell(uint8_t byte, char out[3]);
 

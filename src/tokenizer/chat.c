@@ -85,6 +85,7 @@ marco_status marco_chat_render(const marco_tokenizer *tokenizer, const marco_cha
                                char **text, size_t *size, marco_error *error)
 {
     tok_chat_out out = {0};
+    *text = NULL;
     marco_status status = render(tokenizer, params, &out, error);
     if (!status) {
         *text = base_text_take(&out.text, size);
@@ -101,6 +102,8 @@ marco_status marco_chat_encode(const marco_tokenizer *tokenizer, const marco_cha
     tok_chat_out out = {0};
     tok_ids found = {0};
     tok_segment *segments = NULL;
+    *ids = NULL;
+    *n = 0;
     marco_status status = render(tokenizer, params, &out, error);
     if (status)
         goto done;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json.h"
 #include "tokenizer/chat.h"
 
 enum { MAX_DEPTH = 512, MAX_DIGITS = 17 };
@@ -90,28 +91,6 @@ static void dump_real(double value, base_text *out)
     }
 }
 
-static void dump_string(const char *s, size_t size, base_text *out)
-{
-    base_text_add_char(out, '"');
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)s[i];
-        const char *escapes = "\"\"\\\\\bb\ff\nn\rr\tt";
-        const char *found = NULL;
-        for (const char *e = escapes; *e && !found; e += 2)
-            if (*e == s[i])
-                found = e + 1;
-        if (found) {
-            base_text_add_char(out, '\\');
-            base_text_add_char(out, *found);
-        } else if (c < 0x20) {
-            base_text_printf(out, "\\u%04x", c);
-        } else {
-            base_text_add_char(out, s[i]);
-        }
-    }
-    base_text_add_char(out, '"');
-}
-
 static bool dump(json_t *value, int depth, base_text *out);
 
 static bool dump_array(json_t *array, int depth, base_text *out)
@@ -135,7 +114,7 @@ static bool dump_object(json_t *object, int depth, base_text *out)
         if (!first)
             base_text_add(out, ", ");
         first = false;
-        dump_string(json_object_iter_key(i), json_object_iter_key_len(i), out);
+        format_json_escape(out, json_object_iter_key(i), json_object_iter_key_len(i));
         base_text_add(out, ": ");
         if (!dump(json_object_iter_value(i), depth, out))
             return false;
@@ -154,7 +133,7 @@ static bool dump(json_t *value, int depth, base_text *out)
     case JSON_ARRAY:
         return dump_array(value, depth + 1, out);
     case JSON_STRING:
-        dump_string(json_string_value(value), json_string_length(value), out);
+        format_json_escape(out, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
         base_text_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));

@@ -22,6 +22,7 @@ marco_status marco_tokenizer_decode(const marco_tokenizer *tokenizer, const int3
 {
     if (!tokenizer || !text || !size || (n && !ids))
         return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_tokenizer_decode was given a NULL");
+    *text = NULL;
     base_text out = {0};
     for (size_t i = 0; i < n; i++) {
         const char *bytes;
@@ -55,6 +56,7 @@ marco_status marco_detokenizer_create(const marco_tokenizer *tokenizer, bool spe
 {
     if (!tokenizer || !out)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_detokenizer_create was given a NULL");
+    *out = NULL;
     marco_detokenizer *d = base_calloc(1, sizeof *d);
     if (!d)
         return base_fail_memory(error, sizeof *d, "a detokenizer");

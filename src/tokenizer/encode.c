@@ -20,6 +20,7 @@ typedef struct call {
     tok_split_work *split;
     tok_bpe_work bpe;
     tok_ranges trusted; /* where in the raw text added tokens count */
+    size_t next;        /* the first of `trusted` that does not end before the text at hand */
     base_text normal;   /* the text at hand, normalised */
     tok_ranges normal_trusted;
     marco_error *error;
@@ -41,18 +42,23 @@ static marco_status encode_plain(call *c, const char *text, size_t start, size_t
 /* Text between added tokens: text[start, stop). */
 typedef marco_status (*plain_fn)(call *c, const char *text, size_t start, size_t stop);
 
-/* Widens [*start, *stop) by the white space that the token swallows. False where the token is not
- * to be found inside a word and is. */
-static bool fit_token(const tok_added *token, const char *text, size_t size, size_t *start,
-                      size_t *stop)
+/* Widens [*start, *stop) by the white space that the token swallows, but not to before `from`.
+ * *space_end is where the last white space looked at ends: one that begins within it ends there
+ * too, so that none is looked at again for every token in it. False where the token is not to be
+ * found inside a word and is. */
+static bool fit_token(const tok_added *token, const char *text, size_t from, size_t size,
+                      size_t *space_end, size_t *start, size_t *stop)
 {
     if (token->single_word &&
         (tok_word_before(text, *start) || tok_word_after(text + *stop, size - *stop)))
         return false;
-    if (token->lstrip)
-        *start = tok_space_before(text, *start);
-    if (token->rstrip)
-        *stop += tok_space_after(text + *stop, size - *stop);
+    if (token->lstrip && *start > from)
+        *start = tok_space_before(text, from, *start);
+    if (token->rstrip) {
+        if (*stop >= *space_end)
+            *space_end = tok_space_after(text, *stop, size);
+        *stop = *space_end;
+    }
     return true;
 }
 
@@ -63,14 +69,14 @@ static marco_status extract(call *c, const tok_trie *trie, const char *text, siz
 {
     const tok_spec *spec = c->t->spec;
     marco_status status = MARCO_OK;
-    size_t from = 0;
+    size_t from = 0, space_end = 0;
     for (size_t i = 0; !status && !tok_trie_empty(trie) && i < ranges->n; i++) {
         size_t at = ranges->items[i].start, start, stop;
         int32_t found;
         while (!status &&
                (found = tok_trie_find(trie, text, at, ranges->items[i].stop, &start, &stop)) >= 0) {
             at = stop;
-            if (!fit_token(&spec->added[found], text, size, &start, &stop))
+            if (!fit_token(&spec->added[found], text, from, size, &space_end, &start, &stop))
                 continue;
             if (from < start)
                 status = plain(c, text, from, start);
@@ -84,11 +90,14 @@ static marco_status extract(call *c, const tok_trie *trie, const char *text, siz
 
 /* ---- normalising --------------------------------------------------------------------------- */
 
-/* The trusted parts of the raw text [start, stop), counted from `start`. */
+/* The trusted parts of the raw text [start, stop), counted from `start`. The texts come in order.
+ */
 static bool clip_trusted(call *c, size_t start, size_t stop)
 {
     c->normal_trusted.n = 0;
-    for (size_t i = 0; i < c->trusted.n; i++) {
+    while (c->next < c->trusted.n && c->trusted.items[c->next].stop <= start)
+        c->next++;
+    for (size_t i = c->next; i < c->trusted.n && c->trusted.items[i].start < stop; i++) {
         tok_range r = c->trusted.items[i];
         size_t a = r.start > start ? r.start : start, b = r.stop < stop ? r.stop : stop;
         if (a < b && !tok_ranges_add(&c->normal_trusted, a - start, b - start))
@@ -168,16 +177,6 @@ static marco_status run(call *c, const char *text, size_t size, unsigned flags)
     return status;
 }
 
-marco_status tok_encode_piece(const marco_tokenizer *tokenizer, const char *text, size_t size,
-                              unsigned flags, tok_ids *out, marco_error *error)
-{
-    tok_range whole = {0, size};
-    call c = {.t = tokenizer, .out = out, .error = error};
-    if (flags & MARCO_ENCODE_SPECIAL)
-        c.trusted = (tok_ranges){.items = &whole, .n = 1};
-    return run(&c, text, size, flags);
-}
-
 marco_status tok_encode_segments(const marco_tokenizer *tokenizer, const tok_segment *segments,
                                  size_t n, unsigned flags, tok_ids *out, marco_error *error)
 {
@@ -204,8 +203,12 @@ marco_status marco_tokenizer_encode(const marco_tokenizer *tokenizer, const char
         (flags & ~(unsigned)(MARCO_ENCODE_SPECIAL | MARCO_ENCODE_BOS)))
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "marco_tokenizer_encode was given a NULL or an unknown flag");
+    tok_range whole = {0, size};
     tok_ids out = {0};
-    marco_status status = tok_encode_piece(tokenizer, text, size, flags, &out, error);
+    call c = {.t = tokenizer, .out = &out, .error = error};
+    if (flags & MARCO_ENCODE_SPECIAL)
+        c.trusted = (tok_ranges){.items = &whole, .n = 1};
+    marco_status status = run(&c, text, size, flags);
     if (status || out.n == 0) {
         base_free(out.items);
         out = (tok_ids){0};

@@ -44,6 +44,9 @@ void tok_spec_free(tok_spec *spec);
 /* Frees tokens and merges, the bulk of it. */
 void tok_spec_release_tokens(tok_spec *spec);
 
+/* A folder, a tokenizer.json or a GGUF file, which its first bytes tell from the others. */
+marco_status tok_spec_read(const char *path, tok_spec **out, marco_error *error);
+
 /* A folder's tokenizer.json (+ tokenizer_config.json, chat_template.jinja beside it), or the path
  * of a tokenizer.json. */
 marco_status tok_spec_read_hf(const char *path, tok_spec **out, marco_error *error);
@@ -62,7 +65,5 @@ marco_status tok_spec_write_hf(const tok_spec *spec, const char *folder, marco_e
 
 /* Takes ownership of the spec in every case. */
 marco_status tok_compile(tok_spec *spec, marco_tokenizer **out, marco_error *error);
-/* Lives as long as the tokenizer. tokens and merges may have been released to save memory. */
-const tok_spec *tok_spec_of(const marco_tokenizer *tokenizer);
 
 #endif

@@ -16,6 +16,7 @@ enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER_DEFINED, TYPE_UNUS
 typedef struct reader {
     const gguf *g;
     tok_spec *spec;
+    int32_t n_listed; /* tokens in the file, those at the end included that are padding */
     marco_error *error;
 } reader;
 
@@ -98,7 +99,7 @@ static int32_t type_at(const gguf_value *types, size_t i)
     return type;
 }
 
-static marco_status read_tokens(const reader *r)
+static marco_status read_tokens(reader *r)
 {
     tok_spec *spec = r->spec;
     const gguf_value *tokens = NULL, *types = NULL;
@@ -120,7 +121,7 @@ static marco_status read_tokens(const reader *r)
     spec->added = base_calloc(n_added, sizeof *spec->added);
     if (!spec->tokens || !spec->added)
         return fail_memory(r, "the vocabulary");
-    spec->n_tokens = (int32_t)n;
+    spec->n_tokens = r->n_listed = (int32_t)n;
     for (size_t i = 0; !status && i < n; i++)
         status = read_token(r, (int32_t)i, &tokens->array.strings[i], type_at(types, i));
     /* The model's padding is not part of the vocabulary. */
@@ -160,17 +161,19 @@ static marco_status read_merges(const reader *r)
 static marco_status read_ids(const reader *r)
 {
     tok_spec *spec = r->spec;
+    /* Models pad with one of the unused tokens at the end; only these two come into a text. */
+    int32_t used = tok_spec_size(spec);
     const struct {
         const char *key;
-        int32_t *id;
-    } ids[] = {{KEY("bos_token_id"), &spec->bos},
-               {KEY("eos_token_id"), &spec->eos},
-               {KEY("unknown_token_id"), &spec->unk},
-               {KEY("padding_token_id"), &spec->pad}};
+        int32_t n, *id;
+    } ids[] = {{KEY("bos_token_id"), used, &spec->bos},
+               {KEY("eos_token_id"), used, &spec->eos},
+               {KEY("unknown_token_id"), r->n_listed, &spec->unk},
+               {KEY("padding_token_id"), r->n_listed, &spec->pad}};
     marco_status status = MARCO_OK;
     for (size_t i = 0; !status && i < sizeof ids / sizeof *ids; i++) {
         int64_t id = -1;
-        status = gguf_get_int(r->g, ids[i].key, 0, tok_spec_size(spec) - 1, &id, r->error);
+        status = gguf_get_int(r->g, ids[i].key, 0, ids[i].n - 1, &id, r->error);
         *ids[i].id = (int32_t)id;
     }
     if (!status)
@@ -227,6 +230,11 @@ static marco_status check_expressible(const tok_spec *spec, int32_t n_vocab, mar
     if (n_vocab < tok_spec_size(spec) || n_vocab > TOK_MAX_TOKENS)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "%s: %d tokens do not fit a model with %d",
                          spec->source, tok_spec_size(spec), n_vocab);
+    if (spec->pad >= n_vocab || spec->unk >= n_vocab)
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "%s: the padding token %d or the unknown token %d is beyond the model's "
+                         "%d tokens",
+                         spec->source, spec->pad, spec->unk, n_vocab);
     for (int32_t i = 0; i < spec->n_added; i++) {
         const tok_added *a = &spec->added[i];
         const char *flag = a->lstrip                    ? "lstrip"

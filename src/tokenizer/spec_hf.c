@@ -11,7 +11,7 @@
 #include "tokenizer/spec_build.h"
 
 enum {
-    MAX_TOKENIZER_FILE = 256 << 20,
+    MAX_TOKENIZER_FILE = 64 << 20, /* parsed, it may be 40 times that; Qwen3's is 11 MiB */
     MAX_CONFIG_FILE = 16 << 20,
     MAX_TEMPLATE_FILE = 4 << 20,
 };
@@ -499,12 +499,28 @@ static marco_status read_template_file(reader *r, const char *path)
     return MARCO_OK;
 }
 
+/* Both change what encoding a text gives. transformers puts a tokenizer's last use of them here. */
+static marco_status check_lengths(const reader *r)
+{
+    static const char *const keys[] = {"truncation", "padding"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (present(r->root, keys[i]))
+            return base_fail(
+                r->error, MARCO_ERROR_UNSUPPORTED,
+                "%s: \"%s\" is set, and texts are neither cut nor padded here: make it "
+                "null in this file, as transformers does unless asked otherwise",
+                r->path, keys[i]);
+    return MARCO_OK;
+}
+
 /* ---- the whole ----------------------------------------------------------------------------- */
 
 static marco_status read_tokenizer(reader *r, const char *path)
 {
     r->path = path;
     marco_status status = format_json_file(path, MAX_TOKENIZER_FILE, &r->root, r->error);
+    if (!status)
+        status = check_lengths(r);
     if (!status)
         status = read_added(r);
     if (!status)

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/output.h"
 #include "base/text.h"
+#include "format/json.h"
 #include "tokenizer/spec_build.h"
 
 /* JSON, collected and written in pieces. The first failure stays in `status`. */
@@ -36,17 +37,8 @@ static void put(writer *w, const char *json)
 
 static void put_string(writer *w, const char *s)
 {
-    base_text_add_char(&w->text, '"');
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
-            base_text_printf(&w->text, "\\%c", c);
-        else if (c < 0x20)
-            base_text_printf(&w->text, "\\u%04x", c);
-        else
-            base_text_add_char(&w->text, *s);
-    }
-    put(w, "\"");
+    format_json_escape(&w->text, s, strlen(s));
+    put(w, "");
 }
 
 static void put_bool(writer *w, const char *key, bool value, const char *after)

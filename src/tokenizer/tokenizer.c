@@ -121,26 +121,7 @@ void marco_tokenizer_close(marco_tokenizer *tokenizer)
     base_free(tokenizer);
 }
 
-const tok_spec *tok_spec_of(const marco_tokenizer *tokenizer)
-{
-    return tokenizer->spec;
-}
-
 /* ---- opening ------------------------------------------------------------------------------- */
-
-static marco_status is_gguf(const char *path, bool *yes, marco_error *error)
-{
-    base_file *file;
-    char magic[4] = {0};
-    marco_status status = base_file_open(path, &file, error);
-    if (status)
-        return status;
-    if (file->size >= sizeof magic)
-        status = base_file_read(file, 0, magic, sizeof magic, error);
-    base_file_close(file);
-    *yes = memcmp(magic, "GGUF", sizeof magic) == 0;
-    return status;
-}
 
 static marco_status read_gguf(const char *path, tok_spec **out, marco_error *error)
 {
@@ -153,17 +134,23 @@ static marco_status read_gguf(const char *path, tok_spec **out, marco_error *err
     return status;
 }
 
+marco_status tok_spec_read(const char *path, tok_spec **out, marco_error *error)
+{
+    bool from_gguf = false;
+    marco_status status = base_is_folder(path) ? MARCO_OK : gguf_probe(path, &from_gguf, error);
+    if (status)
+        return status;
+    return from_gguf ? read_gguf(path, out, error) : tok_spec_read_hf(path, out, error);
+}
+
 marco_status marco_tokenizer_open(const char *path, marco_tokenizer **out, marco_error *error)
 {
     if (!path || !out)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "marco_tokenizer_open needs a path and a place for the result");
     *out = NULL;
-    bool is_folder = base_is_folder(path), from_gguf = false;
     tok_spec *spec = NULL;
-    marco_status status = is_folder ? MARCO_OK : is_gguf(path, &from_gguf, error);
-    if (!status)
-        status = from_gguf ? read_gguf(path, &spec, error) : tok_spec_read_hf(path, &spec, error);
+    marco_status status = tok_spec_read(path, &spec, error);
     if (!status)
         status = tok_compile(spec, out, error);
 #if defined(__GLIBC__)

@@ -53,14 +53,10 @@ enum {
     TOK_KIND_SPECIAL,
 };
 
-/* Appends the ids of `text`, encoded on its own. flags: MARCO_ENCODE_*. */
-marco_status tok_encode_piece(const marco_tokenizer *tokenizer, const char *text, size_t size,
-                              unsigned flags, tok_ids *out, marco_error *error);
-
 /* Appends the ids of the segments' texts taken as one: added tokens are recognised only where they
  * lie entirely within a run of neighbouring trusted segments; what is between two of them is
  * normalised, split and merged across the segments' borders. With all segments trusted this is
- * tok_encode_piece of the whole with MARCO_ENCODE_SPECIAL. flags: MARCO_ENCODE_BOS. */
+ * marco_tokenizer_encode of the whole with MARCO_ENCODE_SPECIAL. flags: MARCO_ENCODE_BOS. */
 marco_status tok_encode_segments(const marco_tokenizer *tokenizer, const tok_segment *segments,
                                  size_t n, unsigned flags, tok_ids *out, marco_error *error);
 

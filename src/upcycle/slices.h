@@ -24,11 +24,6 @@ typedef struct upcycle_matrix {
     float *mean, *deviation; /* [n_experts] of the dropped elements; NULL: nothing is dropped */
 } upcycle_matrix;
 
-static inline bool upcycle_is_expert(model_role role)
-{
-    return role == MODEL_EXPERT_GATE || role == MODEL_EXPERT_UP || role == MODEL_EXPERT_DOWN;
-}
-
 /* The role of the dense matrix that an expert's is cut from. */
 static inline model_role upcycle_dense_role(model_role role)
 {

@@ -161,7 +161,7 @@ static marco_status set_tensors(surgery_source *s, int expert_type, marco_error 
         s->parent_index[i] = -1;
         if (tensor->role == MODEL_ROUTER)
             continue;
-        bool expert = upcycle_is_expert(tensor->role);
+        bool expert = model_role_is_expert(tensor->role);
         model_role role = expert ? upcycle_dense_role(tensor->role) : tensor->role;
         int64_t index = model_source_find(s->parent, role, tensor->layer);
         if (index < 0)

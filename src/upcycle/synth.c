@@ -5,17 +5,10 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/pool.h"
 #include "base/text.h"
 #include "upcycle/gaussian.h"
 #include "upcycle/shapes.h"
 #include "upcycle/upcycle.h"
-
-/* Plain ChatML, as tokenizer/chat_templates.c knows it. */
-static const char chatml[] =
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
-    "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 typedef struct synth_source {
     model_source base;
@@ -26,7 +19,7 @@ typedef struct synth_source {
 
 marco_synth_params marco_synth_params_default(void)
 {
-    return (marco_synth_params){.seed = 1};
+    return (marco_synth_params){0};
 }
 
 const char *marco_synth_shape(size_t i, const char **description)
@@ -35,11 +28,6 @@ const char *marco_synth_shape(size_t i, const char **description)
     if (shape && description)
         *description = shape->description;
     return shape ? shape->name : NULL;
-}
-
-static bool is_norm(const model_tensor *tensor)
-{
-    return model_role_is_float(tensor->role) && tensor->role != MODEL_ROUTER;
 }
 
 /* The deviation is 0.02 for Marco's 1024 columns and grows as rows get shorter, so that in every
@@ -57,7 +45,7 @@ static marco_status synth_read(model_source *source, size_t index, int64_t mat, 
     const synth_source *s = (const synth_source *)source;
     const model_tensor *tensor = &s->tensors[index];
     float *out = dst; /* [n_rows, cols] */
-    if (is_norm(tensor)) {
+    if (model_role_is_vector(tensor->role)) {
         for (int64_t i = 0; i < n_rows * tensor->cols; i++)
             out[i] = 1;
         return MARCO_OK;
@@ -82,32 +70,6 @@ static void synth_close(model_source *source)
 
 /* ---- the tokenizer ------------------------------------------------------------------------- */
 
-static marco_status read_tokenizer(const char *path, tok_spec **out, marco_error *error)
-{
-    if (base_is_folder(path) || !base_has_suffix(path, ".gguf"))
-        return tok_spec_read_hf(path, out, error);
-    gguf *g = NULL;
-    marco_status status = gguf_open(path, &g, error);
-    if (status == MARCO_OK)
-        status = tok_spec_read_gguf(g, out, error);
-    gguf_close(g);
-    return status;
-}
-
-static marco_status byte_tokenizer(tok_spec **out, marco_error *error)
-{
-    tok_spec *spec = NULL;
-    marco_status status = tok_spec_bytes(&spec, error);
-    if (status != MARCO_OK)
-        return status;
-    if (!spec->chat_template && !(spec->chat_template = base_strdup(chatml))) {
-        tok_spec_free(spec);
-        return base_fail_memory(error, sizeof(chatml), "a chat template");
-    }
-    *out = spec;
-    return MARCO_OK;
-}
-
 /* Text ends at the tokenizer's own end token and at ChatML's two, where it has them. */
 static void set_special_ids(const tok_spec *spec, model_config *config)
 {
@@ -127,8 +89,8 @@ static void set_special_ids(const tok_spec *spec, model_config *config)
 
 static marco_status set_tokenizer(synth_source *s, const char *path, marco_error *error)
 {
-    marco_status status = path ? read_tokenizer(path, &s->base.tokenizer, error)
-                               : byte_tokenizer(&s->base.tokenizer, error);
+    marco_status status = path ? tok_spec_read(path, &s->base.tokenizer, error)
+                               : tok_spec_bytes(&s->base.tokenizer, error);
     if (status != MARCO_OK)
         return status;
     const tok_spec *spec = s->base.tokenizer;
@@ -241,14 +203,12 @@ marco_status marco_synth(const char *shape, const char *to, const marco_synth_pa
     status = upcycle_synth_source(shape, params, &source, error);
     if (status != MARCO_OK)
         return status;
-    model_copy_params copy = {
+    const model_copy_params copy = {
         .type = type,
         .overwrite = params->overwrite,
-        .threads = params->threads > 0 ? params->threads : base_cpu_count(),
+        .threads = params->threads,
         .progress = params->progress,
         .what = "making random weights",
     };
-    status = model_copy(source, to, &copy, error);
-    model_source_close(source);
-    return status;
+    return model_copy_and_close(source, to, &copy, error);
 }

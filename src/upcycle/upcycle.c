@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/pool.h"
 #include "base/text.h"
 
 marco_status upcycle_list_tensors(model_source *source, model_tensor **tensors, marco_error *error)
@@ -45,7 +44,7 @@ marco_status upcycle_parse_type(const char *name, int *type, marco_error *error)
 marco_upcycle_params marco_upcycle_params_default(void)
 {
     return (marco_upcycle_params){
-        .scale = MARCO_SCALE_CUBE_ROOT, .drop = 0.5, .router = MARCO_ROUTER_NORMAL, .seed = 1};
+        .scale = MARCO_SCALE_CUBE_ROOT, .drop = 0.5, .router = MARCO_ROUTER_NORMAL};
 }
 
 bool marco_upcycle_preset(marco_upcycle_params *params, const char *name)
@@ -57,7 +56,7 @@ bool marco_upcycle_preset(marco_upcycle_params *params, const char *name)
         {"marco-mini", 256, 768, 8},
         {"marco-nano", 232, 384, 8},
     };
-    for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
+    for (size_t i = 0; params && name && i < sizeof(presets) / sizeof(presets[0]); i++) {
         if (strcmp(presets[i].name, name) != 0)
             continue;
         params->n_experts = presets[i].n_experts;
@@ -107,14 +106,12 @@ marco_status marco_upcycle(const char *from, const char *to, const marco_upcycle
         upcycle_surgery_source(parent, params, expert_type_for(parent, type, to), &source, error);
     if (status != MARCO_OK)
         return status;
-    model_copy_params copy = {
+    const model_copy_params copy = {
         .type = type,
         .overwrite = params->overwrite,
-        .threads = params->threads > 0 ? params->threads : base_cpu_count(),
+        .threads = params->threads,
         .progress = params->progress,
         .what = "upcycling",
     };
-    status = model_copy(source, to, &copy, error);
-    model_source_close(source);
-    return status;
+    return model_copy_and_close(source, to, &copy, error);
 }

@@ -9,9 +9,8 @@ works cmake --install "$build" --prefix "$root"
 PKG_CONFIG_PATH=$(dirname "$(find "$root" -name marco.pc)")
 export PKG_CONFIG_PATH
 library=$(dirname "$PKG_CONFIG_PATH")
-# The file names the folder it was configured for; say where it is now.
 flags() {
-    pkg-config --define-variable=prefix="$root" "$@" marco
+    pkg-config "$@" marco
 }
 
 check 'a program' [ -x "$root/bin/marco" ]

@@ -21,8 +21,11 @@ else:  # a file being written
             sys.exit(99)
         time.sleep(0.001)
 process.send_signal(signal.SIGINT)
-process.stdout.read()
-sys.exit(process.wait(timeout=120))
+try:
+    process.communicate(timeout=60)
+except subprocess.TimeoutExpired:
+    process.kill()
+sys.exit(process.wait() % 256)
 PYTHON
     status=$?
 }

@@ -25,6 +25,7 @@ if [ "${MARCO_SANITIZED:-}" = '' ]; then
     works "$marco" synth qwen3-0.6b large.gguf --layers 1 --type Q8_0
     checks=$((checks + 1))
     (
+        # shellcheck disable=SC3045 # dash and bash both have it
         ulimit -v 160000
         exec "$marco" run -m large.gguf -p a -n 1 -t 1
     ) >out 2>err

@@ -29,7 +29,7 @@ static void check(const model_config *c)
     require(n >= 11 && first.role == MODEL_TOKEN_EMBD && first.rows == c->n_vocab);
     char name[128];
     model_tensor_hf_name(c, &first, 0, name);
-    model_tensor_gguf_name(c, &first, name);
+    model_tensor_gguf_name(&first, name);
 }
 
 static void as_json(const char *text, size_t size)

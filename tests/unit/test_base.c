@@ -43,10 +43,21 @@ static void errors_are_one_printable_line(void **state)
     assert_int_equal(base_fail(&error, MARCO_ERROR_FORMAT, "bad name '%s'", "a\nb\033[2J"),
                      MARCO_ERROR_FORMAT);
     assert_string_equal(error.message, "bad name 'a?b?[2J'");
-    base_error_prefix(&error, "file.gguf");
-    assert_string_equal(error.message, "file.gguf: bad name 'a?b?[2J'");
+    base_fail(&error, MARCO_ERROR_FORMAT,
+              "a\xC2\x9B"
+              "b \xC3\xA9 \xFF");
+    assert_string_equal(error.message, "a??b \xC3\xA9 ?");
+    char name[4000];
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = '\0';
+    base_fail(&error, MARCO_ERROR_FORMAT, "first.gguf: %s: the reason", name);
+    assert_int_equal(strlen(error.message), sizeof error.message - 1);
+    assert_memory_equal(error.message, "first.gguf: nnn", 15);
+    assert_non_null(strstr(error.message, " [...] nnn"));
+    assert_string_equal(error.message + strlen(error.message) - 12, ": the reason");
     assert_int_equal(base_fail(NULL, MARCO_ERROR_IO, "no place to put it"), MARCO_ERROR_IO);
     assert_int_equal(base_fail_errno(&error, ENOSPC, "cannot write", "x"), MARCO_ERROR_SPACE);
+    assert_string_equal(error.message, "cannot write x: No space left on device");
     assert_string_equal(marco_status_name(MARCO_ERROR_SPACE), "MARCO_ERROR_SPACE");
     assert_string_equal(marco_status_name((marco_status)-999), "MARCO_ERROR_UNKNOWN");
 }
@@ -120,8 +131,8 @@ static void utf8_refuses_what_is_not_well_formed(void **state)
         "\xF4\x90\x80",
         "\xF5\x80\x80\x80",
         "\xFF",
-        "\xE4\xB8"
-        "a",
+        ("\xE4\xB8"
+         "a"),
     };
     uint32_t cp;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -331,21 +342,65 @@ static void a_folder_appears_whole_and_replaces_only_checkpoints(void **state)
 
     assert_int_equal(base_folder_create(path, false, &f, &error), MARCO_ERROR_EXISTS);
     assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
-    put_in(f, "other.json");
+    put_in(f, "vocab.json");
     base_folder_abort(f);
     assert_true(base_exists(scratch_path(&place, "model/config.json")));
     assert_int_equal(scratch_count(place.folder), 1);
 
     assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
-    put_in(f, "other.json");
+    put_in(f, "vocab.json");
     assert_int_equal(base_folder_commit(f, NULL), MARCO_OK);
-    assert_true(base_exists(scratch_path(&place, "model/other.json")));
+    assert_true(base_exists(scratch_path(&place, "model/vocab.json")));
     assert_false(base_exists(scratch_path(&place, "model/config.json")));
     assert_int_equal(scratch_count(place.folder), 1);
 
-    put(scratch_path(&place, "model/thesis.odt"), "years of work");
+    put(scratch_path(&place, "model/notes.md"), "years of work");
     assert_int_equal(base_folder_create(path, true, &f, &error), MARCO_ERROR_EXISTS);
-    assert_non_null(strstr(error.message, "thesis.odt"));
+    assert_non_null(strstr(error.message, "notes.md"));
+}
+
+static void a_folder_that_appeared_or_changed_meanwhile_is_kept(void **state)
+{
+    (void)state;
+    char path[384], work[400];
+    base_folder *f;
+    marco_error error;
+    strcpy(path, scratch_path(&place, "slow"));
+    snprintf(work, sizeof work, "%s/notes.md", path);
+
+    assert_int_equal(base_folder_create(path, false, &f, NULL), MARCO_OK);
+    put_in(f, "config.json");
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(base_folder_commit(f, &error), MARCO_ERROR_EXISTS);
+
+    assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
+    put_in(f, "config.json");
+    put(work, "years of work");
+    assert_int_equal(base_folder_commit(f, &error), MARCO_ERROR_EXISTS);
+    assert_true(base_exists(work));
+    unlink(work);
+
+    char link[384];
+    strcpy(link, scratch_path(&place, "link"));
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(base_folder_create(link, true, &f, &error), MARCO_ERROR_EXISTS);
+    assert_non_null(strstr(error.message, "symbolic link"));
+    unlink(link);
+    rmdir(path);
+}
+
+static void a_file_is_put_once(void **state)
+{
+    (void)state;
+    char *data;
+    size_t size;
+    assert_int_equal(base_output_put(place.folder, "note", "text", 4, NULL), MARCO_OK);
+    assert_int_equal(base_output_put(place.folder, "note", "other", 5, NULL), MARCO_ERROR_EXISTS);
+    assert_int_equal(base_file_slurp(scratch_path(&place, "note"), 9, &data, &size, NULL),
+                     MARCO_OK);
+    assert_string_equal(data, "text");
+    base_free(data);
+    unlink(scratch_path(&place, "note"));
 }
 
 int main(void)
@@ -364,6 +419,8 @@ int main(void)
         cmocka_unit_test(an_output_appears_when_committed),
         cmocka_unit_test(an_output_does_not_replace_what_appeared_meanwhile),
         cmocka_unit_test(outputs_that_cannot_be_made_are_refused),
+        cmocka_unit_test(a_file_is_put_once),
+        cmocka_unit_test(a_folder_that_appeared_or_changed_meanwhile_is_kept),
         cmocka_unit_test(a_folder_appears_whole_and_replaces_only_checkpoints),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

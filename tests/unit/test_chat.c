@@ -255,7 +255,8 @@ static void expect_vector(const marco_tokenizer *tokenizer, marco_chat_params *p
 static void expect_refusal(const marco_tokenizer *tokenizer, const marco_chat_params *params,
                            const char *what)
 {
-    char *got = NULL;
+    int32_t *ids = &(int32_t){0};
+    char *got = (char *)ids;
     size_t size = 0;
     marco_error error = {0};
     marco_status status = marco_chat_render(tokenizer, params, &got, &size, &error);
@@ -263,6 +264,8 @@ static void expect_refusal(const marco_tokenizer *tokenizer, const marco_chat_pa
         fail_msg("%s: status %d where it should be refused", what, (int)status);
     assert_int_equal(error.status, status);
     assert_null(got);
+    assert_int_equal(marco_chat_encode(tokenizer, params, &ids, &size, NULL), status);
+    assert_null(ids);
 }
 
 static void test_vectors(void **state)

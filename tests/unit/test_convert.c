@@ -191,6 +191,113 @@ static void f16_overflow_is_an_error(void **state)
     model_source_close(source);
 }
 
+static void bad_arguments_are_refused(void **state)
+{
+    scratch *s = *state;
+    model_config c = memory_config(MODEL_QWEN3);
+    assert_int_equal(memory_write(&c, TENSOR_F32, -1, scratch_path(s, "a"), &error), MARCO_OK);
+    assert_int_equal(marco_convert(NULL, scratch_path(s, "b"), NULL, &error), MARCO_ERROR_ARGUMENT);
+    assert_int_equal(marco_convert(scratch_path(s, "a"), NULL, NULL, &error), MARCO_ERROR_ARGUMENT);
+    char *json = (char *)"stale";
+    assert_int_equal(marco_inspect(NULL, &json, &error), MARCO_ERROR_ARGUMENT);
+    assert_null(json);
+    json = (char *)"stale";
+    assert_int_equal(marco_inspect(scratch_path(s, "none"), &json, &error), MARCO_ERROR_NOT_FOUND);
+    assert_null(json);
+    assert_int_equal(marco_inspect(scratch_path(s, "a"), NULL, &error), MARCO_ERROR_ARGUMENT);
+    static const int32_t threads[] = {-1, 1025, INT32_MIN};
+    for (int i = 0; i < 3; i++) {
+        marco_convert_params params = marco_convert_params_default();
+        char number[16];
+        params.threads = threads[i];
+        snprintf(number, sizeof number, "%d", (int)threads[i]);
+        assert_int_equal(
+            marco_convert(scratch_path(s, "a"), scratch_path(s, "b.gguf"), &params, &error),
+            MARCO_ERROR_ARGUMENT);
+        assert_non_null(strstr(error.message, "threads"));
+        assert_non_null(strstr(error.message, number));
+    }
+    assert_int_equal(scratch_count(s->folder), 1);
+}
+
+/* ---- metadata ---------------------------------------------------------------------------------
+ */
+
+/* A file with the keys that other programs put into theirs: a copy of another with them added. */
+static void write_with_extras(const char *from, const char *to)
+{
+    static const gguf_string tags[] = {{"text-generation", 15}, {"moe", 3}};
+    gguf *g = NULL;
+    gguf_writer *w = NULL;
+    const gguf_value *value;
+    const char *key;
+    assert_int_equal(gguf_open(from, &g, &error), MARCO_OK);
+    assert_int_equal(gguf_writer_create(to, false, &w, &error), MARCO_OK);
+    for (size_t i = 0; (key = gguf_key(g, i, &value)); i++)
+        gguf_put_value(w, key, value);
+    gguf_put_string(w, "general.license", "apache-2.0");
+    gguf_put_u32(w, "general.base_model.count", 1);
+    gguf_put_string(w, "general.base_model.0.name", "Parent");
+    gguf_put_array_string(w, "general.tags", tags, 2);
+    gguf_put_f32(w, "custom.number", 0.5f);
+    gguf_put_string(w, "quantize.imatrix.file", "old.dat");
+    gguf_put_u32(w, "split.count", 0);
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        gguf_put_tensor(w, t->name, t->type, t->n_dims, t->dims);
+    }
+    assert_int_equal(gguf_writer_begin(w, &error), MARCO_OK);
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        char *data = malloc(t->bytes);
+        assert_non_null(data);
+        assert_int_equal(base_file_read(gguf_file(g), t->offset, data, t->bytes, &error), MARCO_OK);
+        assert_int_equal(gguf_writer_data(w, data, t->bytes, &error), MARCO_OK);
+        free(data);
+    }
+    assert_int_equal(gguf_writer_commit(w, &error), MARCO_OK);
+    gguf_close(g);
+}
+
+static void assert_string(const gguf *g, const char *key, const char *want)
+{
+    gguf_string s = {"", 0};
+    assert_int_equal(gguf_get_string(g, key, &s, &error), MARCO_OK);
+    assert_int_equal(s.size, strlen(want));
+    assert_memory_equal(s.data, want, s.size);
+}
+
+static void other_metadata_stays(void **state)
+{
+    scratch *s = *state;
+    model_config c = memory_config(MODEL_QWEN3MOE);
+    gguf *g = NULL;
+    assert_int_equal(memory_write(&c, TENSOR_F32, -1, scratch_path(s, "p.gguf"), &error), MARCO_OK);
+    write_with_extras(scratch_path(s, "p.gguf"), scratch_path(s, "a.gguf"));
+    must_convert(scratch_path(s, "a.gguf"), scratch_path(s, "b.gguf"), "Q8_0");
+    assert_int_equal(gguf_open(scratch_path(s, "b.gguf"), &g, &error), MARCO_OK);
+    assert_string(g, "general.license", "apache-2.0");
+    assert_string(g, "general.base_model.0.name", "Parent");
+    const gguf_value *value = gguf_get(g, "general.tags");
+    assert_non_null(value);
+    assert_int_equal(value->array.n, 2);
+    assert_memory_equal(value->array.strings[1].data, "moe", 3);
+    value = gguf_get(g, "general.base_model.count");
+    assert_true(value && value->type == GGUF_U32 && value->u == 1);
+    value = gguf_get(g, "custom.number");
+    assert_true(value && value->type == GGUF_F32 && value->f == 0.5);
+    /* What this file is, not what the other was. */
+    value = gguf_get(g, "general.file_type");
+    assert_true(value && value->u == 7);
+    assert_string(g, "general.name", "tiny");
+    assert_null(gguf_get(g, "quantize.imatrix.file"));
+    assert_null(gguf_get(g, "split.count"));
+    gguf_close(g);
+    /* And again, the same bytes. */
+    must_convert(scratch_path(s, "b.gguf"), scratch_path(s, "c.gguf"), NULL);
+    assert_true(scratch_same_file(scratch_path(s, "b.gguf"), scratch_path(s, "c.gguf")));
+}
+
 /* ---- interrupted
  * --------------------------------------------------------------------------------------- */
 
@@ -338,12 +445,13 @@ static void inspect_describes_both_formats(void **state)
         json_t *entry;
         json_array_foreach(tensors, index, entry) bytes += int_of(entry, "bytes");
         assert_int_equal(int_of(o, "weight_bytes"), bytes);
-        /* Untied: one row of the embedding, and two experts of six. */
+        /* Untied: one row of the embedding, and two experts of six. Norms are F32 in memory. */
         int64_t element = k ? 34 : 64, experts = 2 * 3 * 6 * 32 * 64 * element / 32;
         int64_t embedding = (int64_t)c.n_vocab * 64 * element / 32;
-        int64_t row = 64 * element / 32;
+        int64_t row = 64 * element / 32, norms = 64 + 2 * (2 * 64 + 2 * 32);
         assert_int_equal(int_of(o, "bytes_per_token"),
-                         bytes - experts + experts / 3 - embedding + row);
+                         bytes - experts + experts / 3 - embedding + row +
+                             (k ? 0 : norms * (int64_t)sizeof(uint16_t)));
         const json_t *tokenizer = json_object_get(o, "tokenizer");
         assert_int_equal(int_of(tokenizer, "tokens"), 256);
         assert_int_equal(int_of(tokenizer, "special_tokens"), 3);
@@ -376,6 +484,8 @@ int main(void)
         TEST(quantised_files_become_bf16_folders),
         TEST(types_that_cannot_be_are_refused),
         TEST(f16_overflow_is_an_error),
+        TEST(bad_arguments_are_refused),
+        TEST(other_metadata_stays),
         TEST(cancelling_leaves_nothing),
         TEST(every_failed_allocation_leaves_nothing),
         TEST(tokenizer_files_are_copied_between_folders),

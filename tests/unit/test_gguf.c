@@ -498,6 +498,82 @@ static void test_hostile(void **state)
     }
 }
 
+/* A file whose metadata has this key as an array of `n` empty strings, in a hole of the file; and
+ * before it, one with `before` of them. */
+static marco_status open_empty_strings(const char *key, uint64_t before, uint64_t n,
+                                       marco_error *error)
+{
+    base_text t = {0};
+    gguf *g = NULL;
+    char path[64];
+    int fd = memfd_create("gguf", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    head(&t, 3, 0, 2);
+    pair(&t, "before", GGUF_ARRAY, GGUF_STRING, 4);
+    number(&t, before, 8);
+    assert_int_equal(pwrite(fd, t.data, t.size, 0), t.size);
+    off_t at = (off_t)(t.size + 8 * before);
+    base_text_clear(&t);
+    pair(&t, key, GGUF_ARRAY, GGUF_STRING, 4);
+    number(&t, n, 8);
+    assert_int_equal(pwrite(fd, t.data, t.size, at), t.size);
+    assert_int_equal(ftruncate(fd, at + (off_t)(t.size + 8 * n)), 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    marco_status status = gguf_open(path, &g, error);
+    gguf_close(g);
+    close(fd);
+    base_text_free(&t);
+    return status;
+}
+
+/* They take more memory than file, so their number is bounded over all arrays. */
+static void test_too_many_strings(void **state)
+{
+    (void)state;
+    enum { MOST = 1 << 22 };
+    marco_error error = {0};
+    assert_int_equal(open_empty_strings("last", MOST - 9, 9, &error), MARCO_OK);
+    assert_int_equal(open_empty_strings("last", 9, MOST - 8, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "4194296 strings of last"));
+    assert_non_null(strstr(error.message, "more than 4194304"));
+}
+
+/* A key may be 64 KiB long; what is wrong with it must still be told. */
+static void test_long_key_in_message(void **state)
+{
+    (void)state;
+    marco_error error = {0};
+    char *key = base_calloc(1, 60001);
+    memset(key, 'k', 60000);
+    assert_int_equal(open_empty_strings(key, 9, (1 << 22) - 8, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "strings of kkk"));
+    assert_non_null(strstr(error.message, "kkk there are more than"));
+    assert_null(strstr(error.message, "[...]"));
+    base_free(key);
+}
+
+/* Beyond 64 MiB, although the file goes on. */
+static void test_too_much_metadata(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    gguf *g = NULL;
+    marco_error error = {0};
+    char path[64];
+    int fd = memfd_create("gguf", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    head(&t, 3, 0, 1);
+    pair(&t, "text", GGUF_STRING, 64 << 20, 8);
+    assert_int_equal(write(fd, t.data, t.size), t.size);
+    assert_int_equal(ftruncate(fd, 80 << 20), 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    assert_int_equal(gguf_open(path, &g, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "text at byte 48 runs past the 67108864 bytes"));
+    assert_null(g);
+    close(fd);
+    base_text_free(&t);
+}
+
 static void test_truncated(void **state)
 {
     (void)state;
@@ -509,6 +585,26 @@ static void test_truncated(void **state)
         assert_int_equal(open_bytes(t.data, size, &g, &error), MARCO_ERROR_FORMAT);
         assert_null(g);
     }
+    base_text_free(&t);
+}
+
+/* Padding after the last tensor is part of the file; more than that is somebody else's. */
+static void test_tail(void **state)
+{
+    (void)state;
+    base_text t = {0};
+    marco_error error = {0};
+    gguf *g = NULL;
+    small_file(&t);
+    align(&t, 32);
+    assert_int_equal(open_bytes(t.data, t.size, &g, &error), MARCO_OK);
+    gguf_close(g);
+    g = NULL;
+    number(&t, 0, 8);
+    align(&t, 32);
+    assert_int_equal(open_bytes(t.data, t.size, &g, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "follow the last tensor"));
+    assert_null(g);
     base_text_free(&t);
 }
 
@@ -551,7 +647,7 @@ static void test_many_strings(void **state)
     base_text t = {0};
     gguf *g;
     marco_error error = {0};
-    char token[16];
+    char token[24];
     head(&t, 3, 0, 1);
     pair(&t, "tokens", GGUF_ARRAY, GGUF_STRING, 4);
     number(&t, N, 8);
@@ -611,7 +707,11 @@ int main(void)
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_alignment),
         cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_too_many_strings),
+        cmocka_unit_test(test_long_key_in_message),
+        cmocka_unit_test(test_too_much_metadata),
         cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_tail),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_many_strings),
         cmocka_unit_test(test_open_without_memory),

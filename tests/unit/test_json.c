@@ -100,6 +100,71 @@ static void test_file(void **state)
     close(fd);
 }
 
+static void test_file_with_big_integers(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"model_max_length\": 1000000000000000019884624838656,\n\"most\": 9223372036854775807, "
+        "\"least\":-9223372036854775808, \"text 99999999999999999999\": "
+        "\"\\\"99999999999999999999\\\\\",\"list\": [-9223372036854775809,18446744073709551616], "
+        "\"real\": 99999999999999999999.5, \"power\": 99999999999999999999E1}";
+    char path[64];
+    json_t *value = NULL;
+    marco_error error = {0};
+    int64_t n = 0;
+    double x = 0;
+    const char *s = NULL;
+    int fd = memfd_create("json", MFD_CLOEXEC);
+    assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (format_json_file(path, sizeof text, &value, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(format_json_real("c", value, "model_max_length", 0, 1e31, &x, NULL), MARCO_OK);
+    assert_true(x == 1e30);
+    /* Where an integer belongs it is refused, and those that fit are integers still. */
+    assert_int_equal(format_json_int("c", value, "model_max_length", 0, INT64_MAX, &n, &error),
+                     MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "64 bits"));
+    assert_int_equal(format_json_int("c", value, "most", 0, INT64_MAX, &n, NULL), MARCO_OK);
+    assert_true(n == INT64_MAX);
+    assert_int_equal(format_json_int("c", value, "least", INT64_MIN, 0, &n, NULL), MARCO_OK);
+    assert_true(n == INT64_MIN);
+    assert_int_equal(format_json_string("c", value, "text 99999999999999999999", &s, NULL),
+                     MARCO_OK);
+    assert_string_equal(s, "\"99999999999999999999\\");
+    json_t *list = json_object_get(value, "list");
+    assert_true(json_real_value(json_array_get(list, 0)) == -9223372036854775808.0);
+    assert_true(json_real_value(json_array_get(list, 1)) == 18446744073709551616.0);
+    assert_true(json_real_value(json_object_get(value, "real")) == 1e20);
+    assert_true(json_real_value(json_object_get(value, "power")) == 1e21);
+    json_decref(value);
+    for (uint64_t i = 1; i <= 2; i++) { /* the file, the changed copy */
+        base_alloc_fail_at(i);
+        marco_status status = format_json_file(path, sizeof text, &value, NULL);
+        base_alloc_fail_at(0);
+        assert_int_equal(status, MARCO_ERROR_MEMORY);
+    }
+    close(fd);
+}
+
+static void test_escape(void **state)
+{
+    (void)state;
+    static const char text[] = "a\"\\/\b\f\n\r\t\x01\x1f\x7f\0\xC3\xA9\xE2\x80\xA8";
+    base_text out = {0};
+    format_json_escape(&out, text, sizeof text - 1);
+    assert_string_equal(out.data, "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\\u0000"
+                                  "\xC3\xA9\xE2\x80\xA8\"");
+    json_t *value = parse(out.data);
+    assert_int_equal(json_string_length(value), sizeof text - 1);
+    assert_memory_equal(json_string_value(value), text, sizeof text - 1);
+    json_decref(value);
+    base_text_clear(&out);
+    format_json_escape(&out, "", 0);
+    assert_string_equal(out.data, "\"\"");
+    base_text_free(&out);
+}
+
 static void test_int(void **state)
 {
     (void)state;
@@ -182,6 +247,8 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_deep),
         cmocka_unit_test(test_file),
+        cmocka_unit_test(test_file_with_big_integers),
+        cmocka_unit_test(test_escape),
         cmocka_unit_test(test_int),
         cmocka_unit_test(test_real),
         cmocka_unit_test(test_bool_and_string),

@@ -210,6 +210,10 @@ static void test_hostile(void **state)
         {"{" ENTRY("a\\u0000", "F32", "[1]", "[0,4]") "}", 4, MARCO_ERROR_FORMAT, "NUL"},
         {"{" ENTRY(NAME_64 NAME_64 NAME_64 NAME_64, "F32", "[1]", "[0,4]") "}", 4,
          MARCO_ERROR_FORMAT, "is too long"},
+        {ONE(NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64 NAME_64
+                 NAME_64 NAME_64,
+             "[1]", "[0,4]"),
+         4, MARCO_ERROR_UNSUPPORTED, "01234567; only F32"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         base_text t = {0};
@@ -227,7 +231,7 @@ static void test_hostile(void **state)
 static void test_header_length(void **state)
 {
     (void)state;
-    static const uint64_t lengths[] = {3,          100000000,     100000001, (uint64_t)1 << 63,
+    static const uint64_t lengths[] = {3,          33554432,      33554433, (uint64_t)1 << 63,
                                        UINT64_MAX, UINT64_MAX - 7};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         char data[10] = "........{}";
@@ -235,9 +239,48 @@ static void test_header_length(void **state)
         marco_error error = {0};
         memcpy(data, &lengths[i], 8);
         assert_int_equal(open_bytes(data, sizeof data, &s, &error), MARCO_ERROR_FORMAT);
-        assert_non_null(strstr(error.message, lengths[i] > 100000000 ? "more than the 100000000"
-                                                                     : "but the file has only"));
+        assert_non_null(strstr(error.message, lengths[i] > 33554432 ? "more than the 33554432"
+                                                                    : "but the file has only"));
         assert_null(s);
+    }
+}
+
+/* A tree takes a hundred times the memory of its text, so it is bounded before it is made. */
+static void test_many_values(void **state)
+{
+    (void)state;
+    enum { MOST = 1 << 20 };
+    static const struct {
+        const char *begin, *end;
+        int commas;
+        const char *part;
+    } cases[] = {
+        /* Two objects with a key, a list. */
+        {"{\"t\":{\"shape\":[0", "0]}}", MOST - 4, "lists 1048577 keys and values, more than"},
+        {"{\"t\":{\"shape\":[0", "0]}}", MOST - 5, "tensor t must hold dtype"},
+        /* What is in strings does not count. */
+        {"{\"__metadata__\":{\"k\":\"\\\\\\\"", "\"}}", MOST, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        base_text header = {0}, t = {0};
+        safetensors *s = NULL;
+        marco_error error = {0};
+        base_text_add(&header, cases[i].begin);
+        for (int j = 0; j < cases[i].commas; j++)
+            base_text_add(&header, cases[i].part ? ",0" : ",");
+        base_text_printf(&header, "%s", cases[i].part ? cases[i].end + 1 : cases[i].end);
+        make_file(&t, header.data, 0);
+        marco_status status = open_bytes(t.data, t.size, &s, &error);
+        if (cases[i].part) {
+            assert_int_equal(status, MARCO_ERROR_FORMAT);
+            if (!strstr(error.message, cases[i].part))
+                fail_msg("case %zu: \"%s\"", i, error.message);
+        } else if (status) {
+            fail_msg("case %zu: \"%s\"", i, error.message);
+        }
+        safetensors_close(s);
+        base_text_free(&header);
+        base_text_free(&t);
     }
 }
 
@@ -384,6 +427,45 @@ static void test_twin_in_shards(void **state)
     assert_null(s);
 }
 
+/* No more shards are opened than it takes to see that the index is wrong. */
+static void test_short_index(void **state)
+{
+    (void)state;
+    safetensors *s = NULL;
+    marco_error error = {0};
+    put_shard("one.safetensors",
+              "{" ENTRY("a", "F32", "[1]", "[0,4]") "," ENTRY("b", "F32", "[1]", "[4,8]") "," ENTRY(
+                  "c", "F32", "[1]", "[8,12]") "}",
+              12);
+    put_index("{\"a\":\"one.safetensors\",\"z\":\"two.safetensors\"}");
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "lacks tensor b"));
+    assert_null(s);
+}
+
+/* An index may be as large as a header. */
+static void test_long_index(void **state)
+{
+    (void)state;
+    safetensors *s = NULL;
+    marco_error error = {0};
+    base_text t = {0};
+    base_text_add(&t, "{\"a\":[0");
+    for (int i = 0; i < 1 << 20; i++)
+        base_text_add(&t, ",0");
+    base_text_add(&t, "]}");
+    put_index(t.data);
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "index.json: lists 1048585 keys and values"));
+    char *path = base_path_join(folder, INDEX);
+    assert_int_equal(truncate(path, (32 << 20) + 1), 0);
+    base_free(path);
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "33554433 bytes, more than the 33554432 allowed"));
+    assert_null(s);
+    base_text_free(&t);
+}
+
 static void test_no_model(void **state)
 {
     (void)state;
@@ -512,6 +594,75 @@ static void test_index_written(void **state)
     json_decref(index);
 }
 
+/* Holes are not allowed, so what would be unaligned goes to the next file. */
+static void test_alignment(void **state)
+{
+    (void)state;
+    static const char bytes[] = "123456789";
+    safetensors_writer *w;
+    safetensors *s;
+    marco_error error = {0};
+    assert_int_equal(safetensors_writer_create(folder, UINT64_MAX, &w, &error), MARCO_OK);
+    safetensors_put_tensor(w, "a", TENSOR_BF16, 0, NULL);
+    safetensors_put_tensor(w, "b", TENSOR_F32, 0, NULL);
+    safetensors_put_tensor(w, "c", TENSOR_F16, 0, NULL);
+    assert_int_equal(safetensors_writer_begin(w, &error), MARCO_OK);
+    assert_int_equal(safetensors_writer_data(w, bytes, 2, &error), MARCO_OK);
+    assert_int_equal(safetensors_writer_data(w, bytes, 4, &error), MARCO_OK);
+    assert_int_equal(safetensors_writer_data(w, bytes, 2, &error), MARCO_OK);
+    assert_int_equal(safetensors_writer_commit(w, &error), MARCO_OK);
+    assert_int_equal(count_files(), 3);
+    assert_int_equal(safetensors_open_folder(folder, &s, &error), MARCO_OK);
+    assert_int_equal(safetensors_find(s, "b")->offset % 4, 0);
+    assert_ptr_equal(safetensors_find(s, "b")->file, safetensors_find(s, "c")->file);
+    safetensors_close(s);
+}
+
+/* 255 bytes, 250 of which JSON writes as six each. */
+static const char *long_name(int i)
+{
+    static char name[264];
+    memset(name, 1, 250);
+    snprintf(name + 250, 14, "%05d", i);
+    return name;
+}
+
+/* More tensors than one header may have, with the longest names there are in JSON: what is written
+ * can be read. */
+static void test_many_tensors(void **state)
+{
+    (void)state;
+    enum { N = 16385 };
+    safetensors_writer *w;
+    safetensors *s;
+    marco_error error = {0};
+    assert_int_equal(safetensors_writer_create(folder, UINT64_MAX, &w, &error), MARCO_OK);
+    for (int i = 0; i < N; i++) {
+        safetensors_put_tensor(w, long_name(i), TENSOR_BF16, 4, (const int64_t[]){1, 1, 1, 1});
+    }
+    if (safetensors_writer_begin(w, &error))
+        fail_msg("%s", error.message);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(safetensors_writer_data(w, "xy", 2, &error), MARCO_OK);
+    assert_int_equal(safetensors_writer_commit(w, &error), MARCO_OK);
+    assert_int_equal(count_files(), 3);
+    if (safetensors_open_folder(folder, &s, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(safetensors_count(s), N);
+    const char *first = base_path_name(safetensors_at(s, N - 2)->file->path);
+    const char *last = base_path_name(safetensors_at(s, N - 1)->file->path);
+    assert_string_equal(first, "model-00001-of-00002.safetensors");
+    assert_string_equal(last, "model-00002-of-00002.safetensors");
+    safetensors_close(s);
+}
+
+/* Refused before the first file is made. */
+static void put_too_long_index(safetensors_writer *w)
+{
+    for (int i = 0; i < 25000; i++)
+        safetensors_put_tensor(w, long_name(i), TENSOR_F32, 0, NULL);
+}
+
 static void put_twins(safetensors_writer *w)
 {
     safetensors_put_tensor(w, "t", TENSOR_F32, 0, NULL);
@@ -543,12 +694,6 @@ static void put_huge(safetensors_writer *w)
     safetensors_put_tensor(w, "v", TENSOR_F32, 1, dims);
 }
 
-static void put_unaligned(safetensors_writer *w)
-{
-    safetensors_put_tensor(w, "t", TENSOR_BF16, 0, NULL);
-    safetensors_put_tensor(w, "u", TENSOR_F32, 0, NULL);
-}
-
 static void put_bad_utf8(safetensors_writer *w)
 {
     safetensors_put_tensor(w, "\xff", TENSOR_F32, 0, NULL);
@@ -561,10 +706,13 @@ static void test_refused_descriptions(void **state)
         void (*put)(safetensors_writer *w);
         const char *part;
     } cases[] = {
-        {put_twins, "described twice"},     {put_quantised, "other than F32"},
-        {put_reserved, "keeps for itself"}, {put_zero_dim, "impossible shape"},
-        {put_huge, "too large together"},   {put_unaligned, "unaligned"},
+        {put_twins, "described twice"},
+        {put_quantised, "other than F32"},
+        {put_reserved, "keeps for itself"},
+        {put_zero_dim, "impossible shape"},
+        {put_huge, "too large together"},
         {put_bad_utf8, "not UTF-8"},
+        {put_too_long_index, "an index of 25000"},
     };
     safetensors_writer *w;
     marco_error error = {0};
@@ -583,7 +731,7 @@ static void test_refused_descriptions(void **state)
 static void test_wrong_data(void **state)
 {
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         safetensors_writer *w;
         marco_error error = {0};
         assert_int_equal(safetensors_writer_create(folder, UINT64_MAX, &w, &error), MARCO_OK);
@@ -592,6 +740,11 @@ static void test_wrong_data(void **state)
             assert_int_equal(safetensors_writer_begin(w, &error), MARCO_OK);
         if (i == 1)
             assert_int_equal(safetensors_writer_data(w, data, 25, &error), MARCO_ERROR_ARGUMENT);
+        if (i == 4) {
+            safetensors_put_tensor(w, "late", TENSOR_F32, 0, NULL);
+            assert_int_equal(safetensors_writer_data(w, data, 24, &error), MARCO_ERROR_ARGUMENT);
+            assert_non_null(strstr(error.message, "tensor late is described after"));
+        }
         if (i == 2)
             assert_int_equal(safetensors_writer_data(w, data, 24, &error), MARCO_OK);
         if (i == 3) {
@@ -629,16 +782,21 @@ int main(void)
         TEST(test_read_empty),
         TEST(test_hostile),
         TEST(test_header_length),
+        TEST(test_many_values),
         TEST(test_deep_header),
         TEST(test_truncated),
         TEST(test_open_without_memory),
         TEST(test_shards),
         TEST(test_hostile_index),
         TEST(test_twin_in_shards),
+        TEST(test_short_index),
+        TEST(test_long_index),
         TEST(test_no_model),
         TEST(test_shards_without_memory),
         TEST(test_round_trip),
         TEST(test_index_written),
+        TEST(test_alignment),
+        TEST(test_many_tensors),
         TEST(test_refused_descriptions),
         TEST(test_wrong_data),
         TEST(test_write_without_memory),

@@ -183,11 +183,6 @@ static void emit(safetensors_writer *w, const damage *d, const char *name, const
     free(data);
 }
 
-static bool is_expert(const model_tensor *t)
-{
-    return t->role >= MODEL_EXPERT_GATE && t->role <= MODEL_EXPERT_DOWN;
-}
-
 /* The weights of a folder, written tensor by tensor so that they can be wrong. `pass` 0 describes,
  * 1 writes. */
 static void write_pass(safetensors_writer *w, const model_config *c, const damage *d, int pass)
@@ -199,7 +194,7 @@ static void write_pass(safetensors_writer *w, const model_config *c, const damag
         model_tensor t = tensors[i];
         bool vector = model_role_is_float(t.role) && t.role != MODEL_ROUTER;
         int64_t dims[3] = {vector ? t.cols : t.rows, t.cols, 1};
-        if (d->fused && is_expert(&t)) {
+        if (d->fused && model_role_is_expert(t.role)) {
             bool down = t.role == MODEL_EXPERT_DOWN;
             snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s", (int)t.layer,
                      down ? "down_proj" : "gate_up_proj");
@@ -334,14 +329,18 @@ static marco_status open_damaged_gguf(scratch *s, const model_config *c, gguf_da
     size_t n_sizes = 0;
     for (size_t i = 0; i < n; i++) {
         const model_tensor *t = &tensors[i];
-        bool vector = model_role_is_float(t->role) && t->role != MODEL_ROUTER;
+        bool vector = model_role_is_vector(t->role);
         int64_t dims[3] = {t->cols, t->rows, t->mats};
-        model_tensor_gguf_name(c, t, name);
+        model_tensor_gguf_name(t, name);
         if (d.skip && strcmp(name, d.skip) == 0)
             continue;
         if (d.reshape && strcmp(name, d.reshape) == 0)
             dims[0] /= 2;
-        gguf_put_tensor(w, name, TENSOR_F32, vector ? 1 : is_expert(t) ? 3 : 2, dims);
+        gguf_put_tensor(w, name, TENSOR_F32,
+                        vector                          ? 1
+                        : model_role_is_expert(t->role) ? 3
+                                                        : 2,
+                        dims);
         sizes[n_sizes++] = (uint64_t)(dims[0] * (vector ? 1 : dims[1] * dims[2])) * 4;
     }
     const int64_t dims[1] = {16};
@@ -401,8 +400,21 @@ static void wrong_paths_say_what_is_wrong(void **state)
     assert_int_equal(model_source_open(s->folder, &source, &error), MARCO_ERROR_NOT_FOUND);
     assert_non_null(strstr(error.message, "config.json"));
     assert_int_equal(model_source_open(scratch_path(s, "model.safetensors"), &source, &error),
+                     MARCO_ERROR_NOT_FOUND);
+    FILE *f = fopen(scratch_path(s, "config.json"), "w");
+    assert_non_null(f);
+    fputs("{}", f);
+    fclose(f);
+    assert_int_equal(model_source_open(scratch_path(s, "config.json"), &source, &error),
                      MARCO_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "folder"));
+    /* What a GGUF file is called does not matter. */
+    model_config c = memory_config(MODEL_QWEN3);
+    assert_int_equal(memory_write(&c, TENSOR_F32, -1, scratch_path(s, "a.gguf"), &error), MARCO_OK);
+    assert_int_equal(rename(scratch_path(s, "a.gguf"), scratch_path(s, "blob.json")), 0);
+    if (model_source_open(scratch_path(s, "blob.json"), &source, &error) != MARCO_OK)
+        fail_msg("%s", error.message);
+    model_source_close(source);
 }
 
 /* A file cut off after it was opened. */

@@ -313,8 +313,39 @@ static void bad_requests_are_refused(void **state)
     p = marco_synth_params_default();
     p.tokenizer = scratch_path(dir, "absent/tokenizer.json");
     assert_refused("tiny-llama", to, &p, "absent");
+    p = marco_synth_params_default();
+    p.threads = -2;
+    assert_refused("tiny-llama", to, &p, "threads: -2 is not");
+    p.threads = 1025;
+    assert_refused("tiny-llama", to, &p, "threads: 1025 is not");
+    assert_refused(NULL, to, NULL, "needs a shape");
+    assert_refused("tiny-llama", NULL, NULL, "needs a shape");
     assert_false(base_exists(to));
     assert_int_equal(scratch_count(dir->folder), 0);
+}
+
+/* A GGUF file gives its tokenizer whatever it is called, as everywhere else. */
+static void tokenizers_come_from_any_checkpoint(void **state)
+{
+    scratch *dir = *state;
+    marco_synth_params p = marco_synth_params_default();
+    marco_error error = {0};
+    assert_int_equal(marco_synth("tiny-qwen3", scratch_path(dir, "m.gguf"), &p, NULL), MARCO_OK);
+    assert_int_equal(rename(scratch_path(dir, "m.gguf"), scratch_path(dir, "blob")), 0);
+    p.tokenizer = scratch_path(dir, "blob");
+    if (marco_synth("tiny-qwen3", scratch_path(dir, "n.gguf"), &p, &error) != MARCO_OK)
+        fail_msg("%s", error.message);
+    marco_tokenizer *tokenizer = NULL;
+    assert_int_equal(marco_tokenizer_open(scratch_path(dir, "n.gguf"), &tokenizer, NULL), MARCO_OK);
+    assert_int_equal(marco_tokenizer_find(tokenizer, "<|im_end|>"), 258);
+    marco_tokenizer_close(tokenizer);
+}
+
+static void seed_0_is_the_default(void **state)
+{
+    (void)state;
+    assert_true(marco_synth_params_default().seed == 0);
+    assert_true(marco_upcycle_params_default().seed == 0);
 }
 
 static void big_tokenizers_are_refused(void **state)
@@ -492,7 +523,9 @@ int main(void)
         cmocka_unit_test(byte_tokenizer_chats),
         cmocka_unit_test(layers_can_be_fewer),
         cmocka_unit_test_setup_teardown(bad_requests_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(tokenizers_come_from_any_checkpoint, set_up, tear_down),
         cmocka_unit_test_setup_teardown(big_tokenizers_are_refused, set_up, tear_down),
+        cmocka_unit_test(seed_0_is_the_default),
         cmocka_unit_test_setup_teardown(threads_do_not_change_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_hold_the_stream, set_up, tear_down),
         cmocka_unit_test_setup_teardown(default_types, set_up, tear_down),

@@ -9,7 +9,10 @@
 #include <sys/stat.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "token_files.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/bytes.h"
 
 /* ---- what is refused ----------------------------------------------------------------------- */
 
@@ -59,6 +62,9 @@ static void test_unsupported(void **state)
         {"pre_tokenizer", SPLIT("{\"Regex\": \"[a[b]]\"}", "Isolated", "false"), "[a[b]]"},
         {"pre_tokenizer", SPLIT("{\"Regex\": \"\\\\p{Han}\"}", "Isolated", "false"), "Han"},
         {"pre_tokenizer", SPLIT("{\"Regex\": \"(?<x>a)\"}", "Isolated", "false"), "(?<x>a)"},
+        {"truncation", "{\"max_length\": 512, \"strategy\": \"LongestFirst\", \"stride\": 0}",
+         "\"truncation\" is set"},
+        {"padding", "{\"strategy\": \"BatchLongest\", \"pad_id\": 0}", "\"padding\" is set"},
         {"decoder", "null", "decoder"},
         {"decoder", "{\"type\": \"WordPiece\"}", "WordPiece"},
         {"post_processor", "{\"type\": \"BertProcessing\"}", "BertProcessing"},
@@ -112,6 +118,95 @@ static void test_malformed(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refused(*state, cases[i].path, cases[i].value, MARCO_ERROR_FORMAT, cases[i].message);
+}
+
+static void test_size_limit(void **state)
+{
+    const char *path = scratch_path(*state, "tokenizer.json");
+    marco_tokenizer *t = NULL;
+    marco_error error = {0};
+    write_text(path, "{}");
+    assert_int_equal(truncate(path, (64 << 20) + 1), 0); /* a hole, not a file of that size */
+    assert_int_equal(marco_tokenizer_open(path, &t, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "67108865 bytes, more than the 67108864 allowed"));
+    remove(path);
+}
+
+/* ---- what is made to cost much ------------------------------------------------------------- */
+
+/* The byte tokenizer with room for `n` tokens and merges more. */
+static tok_spec *roomy_spec(size_t n)
+{
+    tok_spec *spec;
+    assert_int_equal(tok_spec_bytes(&spec, NULL), MARCO_OK);
+    for (int32_t i = 0; i < spec->n_added; i++)
+        base_free(spec->added[i].text);
+    spec->n_added = 0;
+    spec->eos = spec->pad = -1;
+    spec->tokens = base_realloc(spec->tokens, ((size_t)spec->n_tokens + n) * sizeof(char *));
+    spec->merges = base_calloc(n, sizeof(char *));
+    assert_true(spec->tokens && spec->merges);
+    return spec;
+}
+
+static char *spell(const uint8_t *bytes, size_t n, const char *separator)
+{
+    base_text text = {0};
+    for (size_t i = 0; i < n; i++) {
+        char one[3];
+        tok_byte_spell(bytes[i], one);
+        base_text_add(&text, i ? separator : "");
+        base_text_add(&text, one);
+    }
+    return base_text_take(&text, NULL);
+}
+
+/* Compiles the spec; a search among its tokens and merges must not take long. */
+static void expect_short_runs(tok_spec *spec)
+{
+    marco_tokenizer *t;
+    marco_error error;
+    if (tok_compile(spec, &t, &error))
+        fail_msg("%s", error.message);
+    size_t run = tok_bpe_longest_run(t->bpe);
+    if (run > 400) /* some 50 to 100 come about by chance */
+        fail_msg("%zu entries in a row", run);
+    marco_tokenizer_close(t);
+}
+
+/* Multiplying by (word ^ constant) loses all that came before where the word is the constant. */
+static void test_tokens_with_an_absorbing_word(void **state)
+{
+    (void)state;
+    enum { N = 2000 };
+    static const uint64_t constants[] = {0xE7037ED1A0B428DBu, 0x9E3779B97F4A7C15u, 0};
+    for (size_t c = 0; c < sizeof constants / sizeof *constants; c++) {
+        tok_spec *spec = roomy_spec(N);
+        for (uint64_t i = 0; i < N; i++) {
+            const uint64_t words[2] = {i << 32 | 0x61616161, constants[c]};
+            spec->tokens[spec->n_tokens++] = spell((const uint8_t *)words, sizeof words, "");
+        }
+        expect_short_runs(spec);
+    }
+}
+
+/* All pairs of bytes that a hash with known constants puts into one 32nd of the table. */
+static void test_merges_that_collide(void **state)
+{
+    (void)state;
+    tok_spec *spec = roomy_spec(4096);
+    for (unsigned pair = 0; pair < 65536 && spec->n_merges < 2600; pair++) {
+        const uint8_t bytes[2] = {(uint8_t)(pair >> 8), (uint8_t)pair};
+        uint64_t key = (uint64_t)bytes[0] << 32 | bytes[1];
+        unsigned __int128 product =
+            (unsigned __int128)(key ^ 0x9E3779B97F4A7C15u) * 0xE7037ED1A0B428DBu;
+        if ((((uint64_t)product ^ (uint64_t)(product >> 64)) & 4095) >= 128)
+            continue;
+        spec->tokens[spec->n_tokens++] = spell(bytes, 2, "");
+        spec->merges[spec->n_merges++] = spell(bytes, 2, " ");
+    }
+    assert_true(spec->n_merges > 1500);
+    expect_short_runs(spec);
 }
 
 static void test_costly_pattern_is_an_error(void **state)
@@ -183,7 +278,7 @@ static void test_ignore_merges(void **state)
         else
             expect_text(t, "Qq", (const char *[]){"Q", "q"}, 2);
         expect_text(t, "Qqq", (const char *[]){"Q", "q", "q"}, 3);
-        assert_int_equal(tok_spec_of(t)->pre == NULL, ignore);
+        assert_int_equal(t->spec->pre == NULL, ignore);
         marco_tokenizer_close(t);
     }
 }
@@ -274,14 +369,16 @@ static void test_config(void **state)
 {
     scratch *s = *state;
     write_beside(s,
-                 "{\"add_bos_token\": true, \"bos_token\": \"<|endoftext|>\", \"eos_token\": "
+                 /* The length is what transformers writes for "no maximum". */
+                 "{\"model_max_length\": 1000000000000000019884624838656, "
+                 "\"add_bos_token\": true, \"bos_token\": \"<|endoftext|>\", \"eos_token\": "
                  "{\"content\": \"<|im_end|>\", \"special\": true}, \"pad_token\": null, "
                  "\"unk_token\": \"none such\", \"chat_template\": [{\"name\": \"tool_use\", "
                  "\"template\": \"T\"}, {\"name\": \"default\", \"template\": \"D\"}]}",
                  NULL);
     for (int file = 0; file < 2; file++) { /* by the file's path it is the same */
         marco_tokenizer *t = open_tokenizer(file ? scratch_path(s, "tokenizer.json") : s->folder);
-        const tok_spec *spec = tok_spec_of(t);
+        const tok_spec *spec = t->spec;
         assert_int_equal(spec->bos, 2000);
         assert_int_equal(spec->eos, 2002);
         assert_int_equal(spec->pad, -1);
@@ -292,7 +389,7 @@ static void test_config(void **state)
     }
     write_beside(s, "{\"chat_template\": \"C\"}", "J\n");
     marco_tokenizer *t = open_tokenizer(s->folder);
-    assert_string_equal(tok_spec_of(t)->chat_template, "J\n");
+    assert_string_equal(t->spec->chat_template, "J\n");
     assert_int_equal(marco_tokenizer_eos(t), -1);
     marco_tokenizer_close(t);
     write_beside(s, "{\"eos_token\": \"<none>\"}", NULL);
@@ -455,6 +552,11 @@ static void test_gguf_refusals(void **state)
     tok_spec_free(spec);
     spec = gguf_spec();
     assert_int_equal(write_gguf(spec, path, 2006, &error), MARCO_ERROR_ARGUMENT);
+    spec->pad = 2100;
+    assert_int_equal(write_gguf(spec, path, 2100, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "padding token 2100"));
+    spec->pad = 2099;
+    assert_int_equal(write_gguf(spec, path, 2100, &error), MARCO_OK);
     base_free(spec->pre);
     spec->pre = NULL;
     assert_int_equal(write_gguf(spec, path, 2100, &error), MARCO_ERROR_UNSUPPORTED);
@@ -462,11 +564,14 @@ static void test_gguf_refusals(void **state)
     tok_spec_free(spec);
 }
 
-/* A GGUF whose tokenizer has the three tokens "a", "b", "<c>" of these types. */
+/* A GGUF whose tokenizer has the three tokens "a", "b", "<c>" of these types, and two of padding.
+ */
 static void gguf_with(const scratch *s, const char *model, const char *pre, const int32_t types[3],
-                      uint32_t eos, marco_status status, const char *message)
+                      const char *key, uint32_t id, marco_status status, const char *message)
 {
-    static const gguf_string tokens[] = {{"a", 1}, {"b", 1}, {"<c>", 3}};
+    static const gguf_string tokens[] = {
+        {"a", 1}, {"b", 1}, {"<c>", 3}, {"[PAD3]", 6}, {"[PAD4]", 6}};
+    const int32_t all[] = {types[0], types[1], types[2], 5, 5};
     const char *path = scratch_path(s, "types.gguf");
     gguf_writer *w;
     marco_tokenizer *t = NULL;
@@ -475,16 +580,18 @@ static void gguf_with(const scratch *s, const char *model, const char *pre, cons
     gguf_put_string(w, "general.architecture", "none");
     gguf_put_string(w, "tokenizer.ggml.model", model);
     gguf_put_string(w, "tokenizer.ggml.pre", pre);
-    gguf_put_array_string(w, "tokenizer.ggml.tokens", tokens, 3);
-    gguf_put_array_i32(w, "tokenizer.ggml.token_type", types, 3);
-    gguf_put_u32(w, "tokenizer.ggml.eos_token_id", eos);
+    gguf_put_array_string(w, "tokenizer.ggml.tokens", tokens, 5);
+    gguf_put_array_i32(w, "tokenizer.ggml.token_type", all, 5);
+    gguf_put_u32(w, key, id);
     assert_int_equal(gguf_writer_begin(w, NULL), MARCO_OK);
     assert_int_equal(gguf_writer_commit(w, NULL), MARCO_OK);
     assert_int_equal(marco_tokenizer_open(path, &t, &error), status);
     if (status) {
-        assert_non_null(strstr(error.message, message));
+        if (!strstr(error.message, message))
+            fail_msg("%s", error.message);
         return;
     }
+    assert_int_equal(marco_tokenizer_size(t), 3);
     assert_true(marco_tokenizer_is_special(t, 2));
     assert_false(marco_tokenizer_is_special(t, 1));
     assert_int_equal(marco_tokenizer_find(t, "<c>"), 2);
@@ -492,16 +599,37 @@ static void gguf_with(const scratch *s, const char *model, const char *pre, cons
     marco_tokenizer_close(t);
 }
 
+#define KEY(name) "tokenizer.ggml." name "_token_id"
+
 static void test_gguf_types(void **state)
 {
     const scratch *s = *state;
-    gguf_with(s, "gpt2", "qwen2", (int32_t[]){1, 1, 3}, 2, MARCO_OK, NULL);
-    gguf_with(s, "gpt2", "gpt-2", (int32_t[]){1, 5, 3}, 2, MARCO_OK, NULL);
-    gguf_with(s, "llama", "qwen2", (int32_t[]){1, 1, 3}, 2, MARCO_ERROR_UNSUPPORTED, "'llama'");
-    gguf_with(s, "gpt2", "falcon", (int32_t[]){1, 1, 3}, 2, MARCO_ERROR_UNSUPPORTED, "'falcon'");
-    gguf_with(s, "gpt2", "", (int32_t[]){1, 1, 3}, 2, MARCO_ERROR_UNSUPPORTED, "pre");
-    gguf_with(s, "gpt2", "qwen2", (int32_t[]){1, 6, 3}, 2, MARCO_ERROR_UNSUPPORTED, "type 6");
-    gguf_with(s, "gpt2", "qwen2", (int32_t[]){1, 1, 3}, 3, MARCO_ERROR_FORMAT, "eos_token_id");
+    const marco_status no = MARCO_ERROR_UNSUPPORTED;
+    const int32_t types[] = {1, 1, 3};
+    gguf_with(s, "gpt2", "qwen2", types, KEY("eos"), 2, MARCO_OK, NULL);
+    gguf_with(s, "gpt2", "gpt-2", (int32_t[]){1, 5, 3}, KEY("eos"), 2, MARCO_OK, NULL);
+    gguf_with(s, "llama", "qwen2", types, KEY("eos"), 2, no, "'llama'");
+    gguf_with(s, "gpt2", "falcon", types, KEY("eos"), 2, no, "'falcon'");
+    gguf_with(s, "gpt2", "", types, KEY("eos"), 2, no, "pre");
+    gguf_with(s, "gpt2", "qwen2", (int32_t[]){1, 6, 3}, KEY("eos"), 2, no, "type 6");
+}
+
+static void test_gguf_ids(void **state)
+{
+    const scratch *s = *state;
+    const int32_t types[] = {1, 1, 3};
+    static const struct {
+        const char *key, *message; /* of the first id refused */
+        uint32_t refused;
+    } cases[] = {{KEY("bos"), "bos_token_id is 3, outside the allowed 0 to 2", 3},
+                 {KEY("eos"), "eos_token_id is 3, outside the allowed 0 to 2", 3},
+                 {KEY("unknown"), "unknown_token_id is 5, outside the allowed 0 to 4", 5},
+                 {KEY("padding"), "padding_token_id is 5, outside the allowed 0 to 4", 5}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        gguf_with(s, "gpt2", "qwen2", types, cases[i].key, cases[i].refused - 1, MARCO_OK, NULL);
+        gguf_with(s, "gpt2", "qwen2", types, cases[i].key, cases[i].refused, MARCO_ERROR_FORMAT,
+                  cases[i].message);
+    }
 }
 
 static void test_bytes(void **state)
@@ -642,6 +770,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unsupported),
         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_size_limit),
+        cmocka_unit_test(test_tokens_with_an_absorbing_word),
+        cmocka_unit_test(test_merges_that_collide),
         cmocka_unit_test(test_costly_pattern_is_an_error),
         cmocka_unit_test(test_special_by_merging_is_not_had),
         cmocka_unit_test(test_ignore_merges),
@@ -654,6 +785,7 @@ int main(void)
         cmocka_unit_test(test_gguf_and_back),
         cmocka_unit_test(test_gguf_refusals),
         cmocka_unit_test(test_gguf_types),
+        cmocka_unit_test(test_gguf_ids),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_out_of_memory),
     };
