@@ -11,6 +11,7 @@
 
 #include "memory_source.h"
 #include "model/config_internal.h"
+#include "model/rope.h"
 #include "scratch.h"
 
 static marco_error error;
