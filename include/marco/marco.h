@@ -288,11 +288,11 @@ typedef struct marco_logit_bias {
 
 /* Applied in this order: bias, penalties, temperature, top-k, top-p, min-p. */
 typedef struct marco_sampling {
-    float temperature;        /* 0: greedy (the lowest id wins a tie) */
+    float temperature;        /* [0, 100]; 0: greedy (the lowest id wins a tie) */
     int32_t top_k;            /* 0: off */
     float top_p;              /* (0, 1]; 1: off */
     float min_p;              /* [0, 1); 0: off */
-    float repetition_penalty; /* > 0; 1: off (CTRL, arXiv 1909.05858), prompt and reply */
+    float repetition_penalty; /* (0, 1000]; 1: off (CTRL, arXiv 1909.05858), prompt and reply */
     float presence_penalty;   /* [-2, 2]; 0: off, reply only, as in the OpenAI API */
     float frequency_penalty;  /* [-2, 2]; 0: off, reply only */
     uint64_t seed;

@@ -33,6 +33,7 @@ marco_status base_file_open(const char *path, base_file **out, marco_error *erro
         goto fail;
     }
     file->size = (uint64_t)st.st_size;
+    file->written = st.st_mtim;
     *out = file;
     return MARCO_OK;
 fail:
@@ -48,6 +49,22 @@ void base_file_close(base_file *file)
         close(file->fd);
     base_free(file->path);
     base_free(file);
+}
+
+/* A look at the clock of the file for every read costs nothing beside the read, and half of one
+ * model with half of another would run and talk nonsense. */
+static marco_status check_unchanged(const base_file *file, marco_error *error)
+{
+    struct stat st;
+    if (fstat(file->fd, &st) != 0)
+        return base_fail_errno(error, errno, "cannot read", file->path);
+    if ((uint64_t)st.st_size != file->size || st.st_mtim.tv_sec != file->written.tv_sec ||
+        st.st_mtim.tv_nsec != file->written.tv_nsec)
+        return base_fail(error, MARCO_ERROR_IO,
+                         "%s: something changed the file while it was read; try again when that is "
+                         "done",
+                         file->path);
+    return MARCO_OK;
 }
 
 marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer, size_t size,
@@ -77,7 +94,7 @@ marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer
         offset += (uint64_t)n;
         size -= (size_t)n;
     }
-    return MARCO_OK;
+    return check_unchanged(file, error);
 }
 
 marco_status base_file_slurp(const char *path, size_t limit, char **data, size_t *size,

@@ -5,12 +5,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "marco/marco.h"
 
 typedef struct base_file {
     char *path;
-    uint64_t size; /* bytes, when opened */
+    uint64_t size;           /* bytes, when opened */
+    struct timespec written; /* the time of its last change, when opened */
     int fd;
 } base_file;
 
@@ -19,7 +21,7 @@ marco_status base_file_open(const char *path, base_file **out, marco_error *erro
 void base_file_close(base_file *file);
 
 /* Exactly `size` bytes at `offset`. Fails where the file ends before (it shrank, or the caller
- * did not check). Thread-safe. */
+ * did not check) and where it was changed since it was opened. Thread-safe. */
 marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer, size_t size,
                             marco_error *error);
 

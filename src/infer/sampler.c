@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ static bool in_range(double x, double low, double high)
     return x >= low && x <= high; /* false for NaN */
 }
 
+/* The bounds are those that model_config_check holds a checkpoint's own settings to. */
 static marco_status check(const marco_sampling *p, int32_t n_vocab, marco_error *error)
 {
     const struct {
@@ -35,9 +37,9 @@ static marco_status check(const marco_sampling *p, int32_t n_vocab, marco_error 
     } ranges[] = {
         {"temperature", (double)p->temperature, 0, 100},
         {"top-k", p->top_k, 0, INT32_MAX},
-        {"top-p", (double)p->top_p, 1e-9, 1},
-        {"min-p", (double)p->min_p, 0, 1},
-        {"repetition penalty", (double)p->repetition_penalty, 1e-3, 1e3},
+        {"top-p", (double)p->top_p, FLT_MIN, 1},
+        {"min-p", (double)p->min_p, 0, 1 - FLT_EPSILON},
+        {"repetition penalty", (double)p->repetition_penalty, FLT_MIN, 1e3},
         {"presence penalty", (double)p->presence_penalty, -2, 2},
         {"frequency penalty", (double)p->frequency_penalty, -2, 2},
     };

@@ -184,9 +184,9 @@ static marco_status check_generation(const model_config *config, const char *fil
     if (status)
         return status;
     const positive values[] = {
-        {"temperature", config->temperature, 1e6},
+        {"temperature", config->temperature, 100},
         {"top_p", config->top_p, 1},
-        {"repetition_penalty", config->repetition_penalty, 1e6},
+        {"repetition_penalty", config->repetition_penalty, 1e3},
     };
     status = check_positive(values, sizeof values / sizeof *values, file, error);
     if (!status && !(config->min_p >= 0 && config->min_p < 1))

@@ -21,8 +21,9 @@ enum {
     MAX_THREADS = 1024,
 };
 #define SHARD_BYTES UINT64_C(5000000000)
-/* Largest finite F16. */
-#define F16_MAX 65504.0f
+/* Largest finite numbers. */
+#define F16_MAX  65504.0f
+#define BF16_MAX 0x1.FEp127f
 
 typedef struct copier {
     model_source *source;
@@ -178,18 +179,27 @@ static marco_status read_rows(const window *w, int64_t first, int64_t n, char *d
     return MARCO_OK;
 }
 
-/* F16 turns what it cannot hold into infinity, which would be found only in the model's output. */
-static marco_status check_f16(const window *w, const float *row, marco_error *error)
+/* What a type cannot hold would become infinite, and a block with a NaN all NaN: found only in the
+ * model's output, long after. The scales of block types are F16. */
+static marco_status check_row(const window *w, tensor_type to, const float *row, marco_error *error)
 {
     const model_tensor *t = &w->c->source->tensors[w->index];
+    float most = to == TENSOR_F32 || to == TENSOR_BF16 ? BF16_MAX : F16_MAX;
     for (int64_t i = 0; i < t->cols; i++) {
-        if (fabsf(row[i]) > F16_MAX && isfinite(row[i])) {
-            char name[128];
-            model_tensor_gguf_name(t, name);
+        if (fabsf(row[i]) <= most)
+            continue;
+        char name[128];
+        model_tensor_gguf_name(t, name);
+        if (!isfinite(row[i]))
             return base_fail(error, MARCO_ERROR_NUMERIC,
-                             "%s: %s holds %g, which F16 cannot; choose BF16 or F32",
-                             w->c->source->path, name, (double)row[i]);
-        }
+                             "%s: %s holds a number that is not finite; the file is damaged or the "
+                             "model was not trained well",
+                             w->c->source->path, name);
+        if (to == TENSOR_F32)
+            continue;
+        return base_fail(error, MARCO_ERROR_NUMERIC,
+                         "%s: %s holds %g, which %s cannot; choose BF16 or F32", w->c->source->path,
+                         name, (double)row[i], tensor_type_name((uint32_t)to));
     }
     return MARCO_OK;
 }
@@ -211,8 +221,7 @@ static marco_status convert_rows(const window *w, int64_t first, int64_t n, char
         marco_status status = read_rows(w, first + done, rows, in, error);
         for (int64_t i = 0; !status && i < rows; i++) {
             tensor_traits_of(t->type)->decode(in + (size_t)i * in_bytes, row, t->cols);
-            if (to == TENSOR_F16)
-                status = check_f16(w, row, error);
+            status = check_row(w, to, row, error);
             tensor_traits_of(to)->encode(row, out + (size_t)(done + i) * out_bytes, t->cols);
         }
         if (status)
@@ -432,17 +441,40 @@ static marco_status copy_to_hf(copier *c, const char *to, marco_error *error)
     return base_folder_commit(folder, error);
 }
 
+bool model_copy_to_gguf(const char *to)
+{
+    size_t size = strlen(to);
+    return size >= 5 && strcasecmp(to + size - 5, ".gguf") == 0;
+}
+
+/* "model.gguf/" is neither the file nor, surely, the folder that was meant. */
+static marco_status check_name(const char *to, marco_error *error)
+{
+    size_t size = strlen(to);
+    while (size && to[size - 1] == '/')
+        size--;
+    if (to[size] && size >= 5 && strncasecmp(to + size - 5, ".gguf", 5) == 0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "%s: the name of a GGUF file, with a slash that makes it a folder; leave "
+                         "the slash out, or choose another name",
+                         to);
+    return MARCO_OK;
+}
+
 marco_status model_copy(model_source *source, const char *to, const model_copy_params *params,
                         marco_error *error)
 {
-    copier c = {.source = source, .params = params, .to_gguf = base_has_suffix(to, ".gguf")};
+    copier c = {.source = source, .params = params, .to_gguf = model_copy_to_gguf(to)};
     if (params->threads < 0 || params->threads > MAX_THREADS)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "threads: %d is not between 1 and %d (0: all cores)", params->threads,
                          MAX_THREADS);
+    marco_status status = check_name(to, error);
+    if (status)
+        return status;
     c.permute =
         c.to_gguf && (source->config.arch == MODEL_LLAMA || source->config.arch == MODEL_MIXTRAL);
-    marco_status status = choose_types(&c, error);
+    status = choose_types(&c, error);
     if (!status)
         status =
             base_pool_create(params->threads ? params->threads : base_cpu_count(), &c.pool, error);

@@ -53,6 +53,10 @@ typedef struct model_copy_params {
     const char *what;        /* "converting" */
 } model_copy_params;
 
+/* Is this the name of a GGUF file to be written: does it end in ".gguf", in small letters or
+ * large? */
+bool model_copy_to_gguf(const char *to);
+
 /* Writes a source to a GGUF file (path ends in ".gguf") or a Hugging Face folder, streaming: a
  * bounded window of rows at a time, converted in parallel, written in order. Types that a format
  * cannot hold are refused (quantised types in a folder) or, where `type` is -1, decoded to the

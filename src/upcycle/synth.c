@@ -195,7 +195,7 @@ marco_status marco_synth(const char *shape, const char *to, const marco_synth_pa
         params = &defaults;
     if (!shape || !to || !to[0])
         return base_fail(error, MARCO_ERROR_ARGUMENT, "synth needs a shape and an output");
-    int type = base_has_suffix(to, ".gguf") ? TENSOR_Q8_0 : TENSOR_BF16;
+    int type = model_copy_to_gguf(to) ? TENSOR_Q8_0 : TENSOR_BF16;
     marco_status status = upcycle_parse_type(params->type, &type, error);
     if (status != MARCO_OK)
         return status;

@@ -78,7 +78,7 @@ static int expert_type_for(const model_source *parent, int type, const char *to)
 {
     if (type >= 0)
         return TENSOR_F32;
-    if (base_has_suffix(to, ".gguf"))
+    if (model_copy_to_gguf(to))
         return -1;
     for (size_t i = 0; i < parent->n_tensors; i++) {
         if (tensor_traits_of(parent->tensors[i].type)->block > 1)

@@ -1,5 +1,6 @@
 /* The base room: text and UTF-8, memory, random numbers, files and outputs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -214,6 +215,13 @@ static void files_are_read_within_their_length(void **state)
     assert_int_equal(truncate(path, 5), 0);
     assert_int_equal(base_file_read(file, 4, buffer, 6, &error), MARCO_ERROR_IO);
     assert_non_null(strstr(error.message, "shortened"));
+    base_file_close(file);
+    assert_int_equal(base_file_open(path, &file, &error), MARCO_OK);
+    assert_int_equal(base_file_read(file, 0, buffer, 5, &error), MARCO_OK);
+    const struct timespec times[2] = {{1, 0}, {1, 0}};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(base_file_read(file, 0, buffer, 5, &error), MARCO_ERROR_IO);
+    assert_non_null(strstr(error.message, "changed the file"));
     base_file_close(file);
     assert_int_equal(base_file_open(scratch_path(&place, "none"), &file, &error),
                      MARCO_ERROR_NOT_FOUND);

@@ -191,6 +191,46 @@ static void f16_overflow_is_an_error(void **state)
     model_source_close(source);
 }
 
+/* Reads as the memory source does, but for one number that is none. */
+static marco_status read_nan(model_source *source, size_t index, int64_t mat, int64_t row,
+                             int64_t n, void *dst, marco_error *problem)
+{
+    marco_status status = memory_read(source, index, mat, row, n, dst, problem);
+    if (source->tensors[index].role == MODEL_ATTN_V && row <= 7 && 7 < row + n)
+        ((float *)dst)[(7 - row) * source->tensors[index].cols] = NAN;
+    return status;
+}
+
+static void what_is_not_finite_is_not_converted(void **state)
+{
+    scratch *s = *state;
+    model_config c = memory_config(MODEL_QWEN3);
+    model_source *source = memory_source_create(&c, TENSOR_F32, false);
+    source->read = read_nan;
+    for (int type = TENSOR_F16; type <= TENSOR_BF16; type++) {
+        const tensor_traits *traits = tensor_traits_of((uint32_t)type);
+        if (!traits || !traits->encode)
+            continue;
+        model_copy_params params = {.type = type, .threads = 2, .what = "writing"};
+        assert_int_equal(model_copy(source, scratch_path(s, "a.gguf"), &params, &error),
+                         MARCO_ERROR_NUMERIC);
+        assert_non_null(strstr(error.message, "blk.0.attn_v.weight holds a number that is not"));
+        assert_int_equal(scratch_count(s->folder), 0);
+    }
+    model_source_close(source);
+}
+
+static void names_say_what_is_written(void **state)
+{
+    scratch *s = *state;
+    model_config c = memory_config(MODEL_QWEN3);
+    assert_int_equal(memory_write(&c, TENSOR_F32, -1, scratch_path(s, "a.gguf/"), &error),
+                     MARCO_ERROR_ARGUMENT);
+    assert_int_equal(scratch_count(s->folder), 0);
+    assert_int_equal(memory_write(&c, TENSOR_F32, -1, scratch_path(s, "a.GGUF"), &error), MARCO_OK);
+    assert_false(base_is_folder(scratch_path(s, "a.GGUF")));
+}
+
 static void bad_arguments_are_refused(void **state)
 {
     scratch *s = *state;
@@ -484,6 +524,8 @@ int main(void)
         TEST(quantised_files_become_bf16_folders),
         TEST(types_that_cannot_be_are_refused),
         TEST(f16_overflow_is_an_error),
+        TEST(what_is_not_finite_is_not_converted),
+        TEST(names_say_what_is_written),
         TEST(bad_arguments_are_refused),
         TEST(other_metadata_stays),
         TEST(cancelling_leaves_nothing),

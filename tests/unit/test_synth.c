@@ -348,6 +348,29 @@ static void seed_0_is_the_default(void **state)
     assert_true(marco_upcycle_params_default().seed == 0);
 }
 
+static void bad_upcycle_arguments_are_refused(void **state)
+{
+    scratch *dir = *state;
+    const char *from = scratch_path(dir, "p.gguf"), *to = scratch_path(dir, "m.gguf");
+    marco_error error = {0};
+    assert_int_equal(marco_synth("tiny-qwen3", from, NULL, NULL), MARCO_OK);
+    marco_upcycle_params p = marco_upcycle_params_default();
+    p.n_experts = 8;
+    p.expert_dim = 64;
+    p.top_k = 4;
+    p.threads = -3;
+    assert_int_equal(marco_upcycle(from, to, &p, &error), MARCO_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "threads: -3 is not"));
+    assert_int_equal(marco_upcycle(NULL, to, &p, NULL), MARCO_ERROR_ARGUMENT);
+    assert_int_equal(marco_upcycle(from, NULL, &p, NULL), MARCO_ERROR_ARGUMENT);
+    assert_int_equal(marco_upcycle(from, to, NULL, NULL), MARCO_ERROR_ARGUMENT);
+    assert_false(marco_upcycle_preset(NULL, "marco-mini"));
+    assert_false(marco_upcycle_preset(&p, NULL));
+    assert_int_equal(scratch_count(dir->folder), 1);
+    p.threads = 1;
+    assert_int_equal(marco_upcycle(from, to, &p, NULL), MARCO_OK);
+}
+
 static void big_tokenizers_are_refused(void **state)
 {
     scratch *dir = *state;
@@ -526,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(tokenizers_come_from_any_checkpoint, set_up, tear_down),
         cmocka_unit_test_setup_teardown(big_tokenizers_are_refused, set_up, tear_down),
         cmocka_unit_test(seed_0_is_the_default),
+        cmocka_unit_test_setup_teardown(bad_upcycle_arguments_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_do_not_change_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_hold_the_stream, set_up, tear_down),
         cmocka_unit_test_setup_teardown(default_types, set_up, tear_down),

@@ -591,7 +591,6 @@ static void bad_requests_are_refused(void **state)
 static void presets(void **state)
 {
     (void)state;
-    assert_false(marco_upcycle_preset(NULL, "marco-mini"));
     marco_upcycle_params p = marco_upcycle_params_default();
     assert_true(p.drop == 0.5 && p.scale == MARCO_SCALE_CUBE_ROOT && !p.drop_shared);
     assert_false(marco_upcycle_preset(&p, "marco-midi"));
@@ -735,13 +734,6 @@ static void failing_leaves_nothing(void **state)
     assert_true(marco_upcycle(scratch_path(dir, "absent.gguf"), scratch_path(dir, "m"), &p,
                               &error) != MARCO_OK);
     assert_non_null(strstr(error.message, "absent.gguf"));
-    assert_int_equal(scratch_count(dir->folder), 1);
-    p.threads = -3;
-    assert_int_equal(marco_upcycle(from, scratch_path(dir, "m.gguf"), &p, &error),
-                     MARCO_ERROR_ARGUMENT);
-    assert_non_null(strstr(error.message, "threads: -3 is not"));
-    assert_int_equal(marco_upcycle(NULL, scratch_path(dir, "m.gguf"), &p, &error),
-                     MARCO_ERROR_ARGUMENT);
     assert_int_equal(scratch_count(dir->folder), 1);
 }
 
