@@ -11,7 +11,7 @@ typedef struct model_source model_source;
 struct model_source {
     char *path; /* for messages */
     model_config config;
-    tok_spec *tokenizer; /* NULL where the checkpoint has none */
+    tok_spec *tokenizer;         /* NULL where the checkpoint has none */
     const model_tensor *tensors; /* [n_tensors], in model_config_tensors order */
     size_t n_tensors;
 
@@ -34,7 +34,8 @@ int64_t model_source_find(const model_source *source, model_role role, int32_t l
 uint64_t model_source_bytes(const model_source *source);
 
 /* Bytes of weights that decoding one token reads once they are loaded: of the experts the chosen
- * ones, of the embedding one row unless it is the head too, and norms as F32 whatever their type. */
+ * ones, of the embedding one row unless it is the head too, and norms as F32 whatever their type.
+ */
 uint64_t model_source_token_bytes(const model_source *source);
 
 typedef struct model_type_bytes {
@@ -46,9 +47,9 @@ typedef struct model_type_bytes {
 size_t model_source_types(const model_source *source, model_type_bytes out[TENSOR_TYPE_END]);
 
 typedef struct model_copy_params {
-    int type;       /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */
+    int type; /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */
     bool overwrite;
-    int32_t threads; /* 1 to 1024; 0: the cores this process may use; others are refused */
+    int32_t threads;         /* 1 to 1024; 0: the cores this process may use; others are refused */
     marco_progress progress; /* bytes written */
     const char *what;        /* "converting" */
 } model_copy_params;
