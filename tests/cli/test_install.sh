@@ -50,7 +50,9 @@ foreach(library marco marco_static)
 endforeach()
 CMAKE
 cp "$source/examples/complete.c" project/
-works cmake -S project -B project/build -DCMAKE_PREFIX_PATH="$root"
+# What this tree was built with is there; make may not be.
+generator=$(sed -n 's/^CMAKE_GENERATOR:INTERNAL=//p' "$build/CMakeCache.txt")
+works cmake -G "$generator" -S project -B project/build -DCMAKE_PREFIX_PATH="$root"
 works cmake --build project/build
 for library in marco marco_static; do
     works project/build/by_$library model.gguf hello
