@@ -82,6 +82,7 @@ static bool finish_turn(chat *c)
                                                      "finish", finish_name(c->stats.finish))) == 0;
     }
     fputs("\n", stdout);
+    fflush(stdout);
     if (c->stats.finish == MARCO_FINISH_CANCELLED)
         fputs("(interrupted)\n", stderr);
     size_t held = 0;
