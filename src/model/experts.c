@@ -13,39 +13,37 @@
 
 typedef struct ffn_task {
     model_context *ctx;
-    int64_t width; /* F */
-    bool f32, q8;  /* forms in which the next product wants its rows */
+    bool f32, q8; /* forms in which gate and up want their rows */
 } ffn_task;
 
-/* gate = silu(gate) * up, and its quantised form for `down`. */
-static void activate_row(void *user, int64_t i, int thread)
+/* Where the products of gate and up go, in the form that `down` wants. */
+static model_product gated(const model_context *ctx, const model_matrix *gate,
+                           const model_matrix *up, const model_matrix *down)
 {
-    (void)thread;
-    ffn_task *t = user;
-    model_context *ctx = t->ctx;
-    float *gate = ctx->gate + i * t->width;
-    ctx->kernels->swiglu(gate, ctx->up + i * t->width, t->width);
-    if (t->q8)
-        ctx->kernels->quantize_q8(gate, ctx->gathered_q8 + i * (t->width / 32), t->width);
+    model_product p = {.w = gate, .up = up, .out = ctx->hidden, .stride = gate->rows};
+    p.out_q8 = model_wants_q8(ctx, down) ? ctx->hidden_q8 : NULL;
+    return p;
 }
 
 void model_ffn(model_context *ctx, int64_t index, int64_t n)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    ffn_task task = {.ctx = ctx, .width = c->ffn_dim, .q8 = model_wants_q8(ctx, &layer->down)};
 
     model_rows x = {ctx->normed, NULL};
     if (model_wants_q8(ctx, &layer->gate) || model_wants_q8(ctx, &layer->up)) {
         model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
         x.q8 = ctx->q8;
     }
-    ctx->products[0] = (model_product){&layer->gate, 0, x, 0, n, ctx->gate, c->ffn_dim, false};
-    ctx->products[1] = (model_product){&layer->up, 0, x, 0, n, ctx->up, c->ffn_dim, false};
-    model_multiply(ctx, 2);
-    base_pool_run(ctx->pool, activate_row, &task, n);
-    model_rows h = {ctx->gate, ctx->gathered_q8};
-    ctx->products[0] = (model_product){&layer->down, 0, h, 0, n, ctx->projected, c->n_embd, false};
+    ctx->products[0] = gated(ctx, &layer->gate, &layer->up, &layer->down);
+    ctx->products[0].x = x;
+    ctx->products[0].n = n;
+    model_multiply(ctx, 1);
+    ctx->products[0] = (model_product){.w = &layer->down,
+                                       .x = {ctx->hidden, ctx->hidden_q8},
+                                       .n = n,
+                                       .out = ctx->projected,
+                                       .stride = c->n_embd};
     model_multiply(ctx, 1);
 }
 
@@ -63,18 +61,24 @@ static void choose_experts(void *user, int64_t i, int thread)
     float sum = 0;
 
     ctx->kernels->softmax(p, c->n_experts);
-    for (int32_t k = 0; k < used; k++) {
-        int32_t best = -1;
-        for (int32_t e = 0; e < c->n_experts; e++) {
-            /* A chosen expert's probability is set to -1; NaN never beats anything, and some
-             * expert is chosen even when all are NaN. */
-            if ((best < 0 && p[e] != -1.0f) || (best >= 0 && p[e] > p[best]))
-                best = e;
+    /* A list of the best so far, kept in order: a later expert enters before one that it beats, and
+     * so the lower index wins a tie. NaN beats nothing. */
+    int32_t n = 0;
+    for (int32_t e = 0; e < c->n_experts; e++) {
+        float key = p[e] >= 0 ? p[e] : -1.0f;
+        if (n == used && !(key > weight[n - 1]))
+            continue;
+        int32_t at = n < used ? n++ : n - 1;
+        for (; at > 0 && key > weight[at - 1]; at--) {
+            chosen[at] = chosen[at - 1];
+            weight[at] = weight[at - 1];
         }
-        chosen[k] = best;
-        weight[k] = p[best];
-        sum += p[best];
-        p[best] = -1.0f;
+        chosen[at] = e;
+        weight[at] = key;
+    }
+    for (int32_t k = 0; k < used; k++) {
+        weight[k] = p[chosen[k]]; /* NaN, if it was one */
+        sum += weight[k];
     }
     for (int32_t k = 0; k < used && c->norm_topk_prob; k++)
         weight[k] /= sum;
@@ -97,7 +101,7 @@ static void sort_pairs(model_context *ctx, int64_t n)
     ctx->first[0] = 0;
 }
 
-/* Copies token i's row to its pairs' places. */
+/* Token i's row to its pairs' places, quantised once. */
 static void gather_token(void *user, int64_t i, int thread)
 {
     (void)thread;
@@ -105,6 +109,8 @@ static void gather_token(void *user, int64_t i, int thread)
     model_context *ctx = t->ctx;
     const model_config *c = &ctx->weights->config;
     int64_t blocks = c->n_embd / 32;
+    if (t->q8)
+        ctx->kernels->quantize_q8(ctx->normed + i * c->n_embd, ctx->q8 + i * blocks, c->n_embd);
     for (int32_t k = 0; k < c->n_experts_used; k++) {
         int64_t pair = ctx->pair_of[i * c->n_experts_used + k];
         if (t->q8)
@@ -131,29 +137,37 @@ static void combine_token(void *user, int64_t i, int thread)
     }
 }
 
-/* One product per matrix and expert that has tokens. */
-static int64_t add_expert_products(model_context *ctx, int64_t at, const model_matrix *w,
-                                   model_rows x, float *out, int64_t stride)
+/* One product per expert that has tokens, like `p` but for its place. */
+static void multiply_experts(model_context *ctx, model_product p)
 {
-    for (int64_t e = 0; e < w->mats; e++) {
+    int64_t n_products = 0;
+    for (int64_t e = 0; e < p.w->mats; e++) {
         int64_t first = ctx->first[e], n = ctx->first[e + 1] - first;
-        if (n > 0)
-            ctx->products[at++] =
-                (model_product){w, e, x, first, n, out + first * stride, stride, false};
+        if (n == 0)
+            continue;
+        model_product *mine = &ctx->products[n_products++];
+        *mine = p;
+        mine->mat = e;
+        mine->first = first;
+        mine->n = n;
+        mine->out = p.out + first * p.stride;
     }
-    return at;
+    model_multiply(ctx, n_products);
 }
 
 void model_experts(model_context *ctx, int64_t index, int64_t n)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    int64_t pairs = n * c->n_experts_used;
-    ffn_task task = {.ctx = ctx, .width = c->expert_dim};
+    ffn_task task = {.ctx = ctx};
 
     /* The choice of experts is discrete: it is always computed in F32. */
-    model_rows x = {ctx->normed, NULL};
-    ctx->products[0] = (model_product){&layer->router, 0, x, 0, n, ctx->router, c->n_experts, true};
+    ctx->products[0] = (model_product){.w = &layer->router,
+                                       .x = {ctx->normed, NULL},
+                                       .n = n,
+                                       .out = ctx->router,
+                                       .stride = c->n_experts,
+                                       .f32 = true};
     model_multiply(ctx, 1);
     base_pool_run(ctx->pool, choose_experts, &task, n);
     sort_pairs(ctx, n);
@@ -162,18 +176,15 @@ void model_experts(model_context *ctx, int64_t index, int64_t n)
     bool up_q8 = model_wants_q8(ctx, &layer->expert_up);
     task.q8 = gate_q8 || up_q8;
     task.f32 = !gate_q8 || !up_q8;
-    if (task.q8)
-        model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
     base_pool_run(ctx->pool, gather_token, &task, n);
-    x = (model_rows){ctx->gathered, ctx->gathered_q8};
-    int64_t at = add_expert_products(ctx, 0, &layer->expert_gate, x, ctx->gate, c->expert_dim);
-    at = add_expert_products(ctx, at, &layer->expert_up, x, ctx->up, c->expert_dim);
-    model_multiply(ctx, at);
+    model_product p = gated(ctx, &layer->expert_gate, &layer->expert_up, &layer->expert_down);
+    p.x = (model_rows){ctx->gathered, ctx->gathered_q8};
+    multiply_experts(ctx, p);
 
-    task.q8 = model_wants_q8(ctx, &layer->expert_down);
-    base_pool_run(ctx->pool, activate_row, &task, pairs);
-    model_rows h = {ctx->gate, ctx->gathered_q8};
-    at = add_expert_products(ctx, 0, &layer->expert_down, h, ctx->down, c->n_embd);
-    model_multiply(ctx, at);
+    p = (model_product){.w = &layer->expert_down,
+                        .x = {ctx->hidden, ctx->hidden_q8},
+                        .out = ctx->down,
+                        .stride = c->n_embd};
+    multiply_experts(ctx, p);
     base_pool_run(ctx->pool, combine_token, &task, n);
 }

@@ -5,15 +5,29 @@
 #include "model/context.h"
 #include "model/rope.h"
 
+/* Scratch for the hungriest of the matrices. */
+static size_t widest_product(const model_weights *w)
+{
+    size_t widest = model_multiply_scratch(&w->output);
+    for (int32_t i = 0; i < w->config.n_layers; i++) {
+        const model_layer *l = &w->layers[i];
+        const model_matrix *all[] = {&l->q,  &l->k,    &l->v,      &l->out,         &l->gate,
+                                     &l->up, &l->down, &l->router, &l->expert_gate, &l->expert_up,
+                                     &l->expert_down};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+            size_t size = model_multiply_scratch(all[k]);
+            widest = size > widest ? size : widest;
+        }
+    }
+    return widest;
+}
+
 marco_status model_context_create(const model_weights *weights, const kern_table *kernels,
                                   base_pool *pool, bool f32, model_context **out,
                                   marco_error *error)
 {
     const model_config *c = &weights->config;
-    int64_t widest = c->n_embd, group = c->n_heads / c->n_kv_heads;
-    int64_t widths[] = {c->ffn_dim, c->expert_dim, (int64_t)c->n_heads * c->head_dim};
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        widest = widths[i] > widest ? widths[i] : widest;
+    int64_t widest = (int64_t)widest_product(weights), group = c->n_heads / c->n_kv_heads;
     /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
     int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
     widest = tile > widest ? tile : widest;
@@ -31,8 +45,8 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->scratch = base_alloc_aligned(threads * ctx->scratch_stride * sizeof(float));
     ctx->inv_freq = base_alloc_array((size_t)c->head_dim / 2, sizeof(float));
     ctx->first = base_alloc_array(experts + 1, sizeof *ctx->first);
-    ctx->products = base_alloc_array(2 * experts + 4, sizeof *ctx->products);
-    ctx->parts = base_alloc_array(2 * experts + 5, sizeof *ctx->parts);
+    ctx->products = base_alloc_array(experts + 4, sizeof *ctx->products);
+    ctx->parts = base_alloc_array(experts + 5, sizeof *ctx->parts);
     if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
@@ -70,7 +84,6 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     size_t dense = n * (size_t)c->ffn_dim, sparse = pairs * (size_t)c->expert_dim;
     size_t hidden = dense > sparse ? dense : sparse;
     size_t wide = embd > q_dim ? embd : q_dim;
-    size_t gathered = pairs * embd > hidden ? pairs * embd : hidden;
 
     ctx->x = take(&b, n * embd, f);
     ctx->normed = take(&b, n * embd, f);
@@ -82,11 +95,11 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     ctx->cosine = take(&b, n * half, f);
     ctx->sine = take(&b, n * half, f);
     ctx->q8 = take(&b, n * wide / 32 + 1, sizeof(kern_q8));
-    ctx->gate = take(&b, hidden, f);
-    ctx->up = take(&b, hidden, f);
+    ctx->hidden = take(&b, hidden, f);
+    ctx->hidden_q8 = take(&b, hidden / 32 + 1, sizeof(kern_q8));
     ctx->down = take(&b, pairs * embd, f);
     ctx->gathered = take(&b, pairs * embd, f);
-    ctx->gathered_q8 = take(&b, gathered / 32 + 1, sizeof(kern_q8));
+    ctx->gathered_q8 = take(&b, pairs * embd / 32 + 1, sizeof(kern_q8));
     ctx->router = take(&b, n * (size_t)c->n_experts, f);
     ctx->weight = take(&b, pairs, f);
     ctx->chosen = take(&b, pairs, sizeof(int32_t));
@@ -144,13 +157,13 @@ typedef struct token_task {
 /* x = embedding of the id; cosines and sines of the position. */
 static void start_token(void *user, int64_t i, int thread)
 {
-    (void)thread;
     token_task *t = user;
     model_context *ctx = t->ctx;
     const model_matrix *embd = &ctx->weights->token_embd;
     int64_t half = ctx->weights->config.head_dim / 2;
-    tensor_traits_of(embd->type)
-        ->decode(model_matrix_row(embd, 0, t->ids[i]), ctx->x + i * embd->cols, embd->cols);
+    void *raw = ctx->scratch + (size_t)thread * ctx->scratch_stride;
+    model_matrix_get_row(embd, 0, t->ids[i], raw);
+    tensor_traits_of(embd->type)->decode(raw, ctx->x + i * embd->cols, embd->cols);
     model_rope_angles(ctx->inv_freq, half, ctx->rope_magnitude, t->position + i,
                       ctx->cosine + i * half, ctx->sine + i * half);
 }
@@ -203,6 +216,7 @@ void model_logits(model_context *ctx, int64_t first, int64_t count, float *logit
         x.q8 = ctx->q8;
     }
     ctx->products[0] =
-        (model_product){&w->output, 0, x, 0, count, logits, w->config.n_vocab, false};
+        (model_product){
+        .w = &w->output, .x = x, .n = count, .out = logits, .stride = w->config.n_vocab};
     model_multiply(ctx, 1);
 }

@@ -10,7 +10,7 @@ typedef struct model_matrix {
     tensor_type type;
     int64_t mats, rows, cols;
     size_t row_bytes;
-    bool panels;   /* of each matrix, all rows but the last rows % 8 are in panels (tensor/panel.h) */
+    bool panels; /* of each matrix, all rows but the last rows % 8 are in panels (tensor/panel.h) */
     uint8_t *data; /* 64-byte aligned; NULL: the model has no such tensor */
 } model_matrix;
 
