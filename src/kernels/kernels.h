@@ -35,6 +35,7 @@ typedef void (*kern_matmul_fn)(const void *w, int64_t rows, int64_t cols, const 
 typedef struct kern_matmul {
     kern_matmul_fn fn;
     kern_input input;
+    bool panels; /* the weights come in panels (tensor/panel.h) */
 } kern_matmul;
 
 typedef struct kern_table {

@@ -144,13 +144,13 @@ typedef struct token_task {
 /* x = embedding of the id; cosines and sines of the position. */
 static void start_token(void *user, int64_t i, int thread)
 {
-    (void)thread;
     token_task *t = user;
     model_context *ctx = t->ctx;
     const model_matrix *embd = &ctx->weights->token_embd;
     int64_t half = ctx->weights->config.head_dim / 2;
-    tensor_traits_of(embd->type)
-        ->decode(model_matrix_row(embd, 0, t->ids[i]), ctx->x + i * embd->cols, embd->cols);
+    float *raw = ctx->scratch + (size_t)thread * ctx->scratch_stride;
+    model_matrix_get_row(embd, 0, t->ids[i], raw);
+    tensor_traits_of(embd->type)->decode(raw, ctx->x + i * embd->cols, embd->cols);
     model_rope_angles(ctx->inv_freq, half, ctx->rope_magnitude, t->position + i,
                       ctx->cosine + i * half, ctx->sine + i * half);
 }
