@@ -19,6 +19,14 @@ void *base_alloc_array(size_t count, size_t size);
 /* 64-byte aligned, for tensors; released with base_free. */
 void *base_alloc_aligned(size_t size);
 
+/* Large memory straight from the system: zeros, page-aligned, taken page by page as it is touched.
+ * NULL when out of memory. Given back whole by base_region_free with the same size (NULL is
+ * allowed); base_region_drop gives back the pages within memory[0, size), which then read as zeros.
+ */
+void *base_region_alloc(size_t size);
+void base_region_free(void *memory, size_t size);
+void base_region_drop(void *memory, size_t size);
+
 /* NUL-terminated copies; base_strndup copies exactly `size` bytes and adds the NUL. */
 char *base_strdup(const char *s);
 char *base_strndup(const char *s, size_t size);

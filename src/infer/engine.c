@@ -151,9 +151,10 @@ marco_status marco_engine_open(const char *path, const marco_engine_params *para
     if (!status)
         status = base_pool_create(params->threads ? params->threads : base_cpu_count(),
                                   &engine->pool, error);
+    const model_load_params load = {.kernels = engine->f32 ? NULL : kernels,
+                                    .progress = &params->progress};
     if (!status)
-        status =
-            model_weights_load(source, engine->pool, &params->progress, &engine->weights, error);
+        status = model_weights_load(source, &load, &engine->weights, error);
     if (!status)
         status = describe(engine, source, error);
     model_source_close(source);

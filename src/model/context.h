@@ -34,10 +34,10 @@ struct model_context {
     kern_q8 *q8;          /* the rows being multiplied, quantised */
 
     /* FFN: N rows are the tokens of a dense layer, or the (token, expert) pairs of a sparse one. */
-    float *hidden;    /* [N, F] silu(gate) * up, where `down` wants floats */
+    float *hidden;      /* [N, F] silu(gate) * up, where `down` wants floats */
     kern_q8 *hidden_q8; /* the same where it wants them quantised */
-    float *down;      /* [T * K, E] in pair order */
-    float *gathered;  /* [T * K, E] rows of `normed` in pair order; F32 inputs only */
+    float *down;        /* [T * K, E] in pair order */
+    float *gathered;    /* [T * K, E] rows of `normed` in pair order; F32 inputs only */
     kern_q8 *gathered_q8;
     float *router;    /* [T, X] logits, then probabilities */
     int32_t *chosen;  /* [T, K] experts by rank */
@@ -60,9 +60,9 @@ typedef struct model_product {
     int64_t first, n;
     float *out;
     int64_t stride;
-    bool f32; /* use the reference kernel even on the default path */
+    bool f32;               /* use the reference kernel even on the default path */
     const model_matrix *up; /* NULL, or of the same shape as w */
-    kern_q8 *out_q8;        /* for gated ones, [.., rows / 32] from row `first` on: instead of out */
+    kern_q8 *out_q8; /* for gated ones, [.., rows / 32] from row `first` on: instead of out */
 } model_product;
 
 /* All products of the list, as one flat list of (product, row range) parts shared by the threads.

@@ -11,9 +11,9 @@ static size_t widest_product(const model_weights *w)
     size_t widest = model_multiply_scratch(&w->output);
     for (int32_t i = 0; i < w->config.n_layers; i++) {
         const model_layer *l = &w->layers[i];
-        const model_matrix *all[] = {&l->q,  &l->k,    &l->v,      &l->out,         &l->gate,
-                                     &l->up, &l->down, &l->router, &l->expert_gate, &l->expert_up,
-                                     &l->expert_down};
+        const model_matrix *all[] = {&l->q,           &l->k,         &l->v,          &l->out,
+                                     &l->gate,        &l->up,        &l->down,       &l->router,
+                                     &l->expert_gate, &l->expert_up, &l->expert_down};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
             size_t size = model_multiply_scratch(all[k]);
             widest = size > widest ? size : widest;
@@ -215,8 +215,7 @@ void model_logits(model_context *ctx, int64_t first, int64_t count, float *logit
         model_quantize(ctx, ctx->normed, ctx->q8, count, embd);
         x.q8 = ctx->q8;
     }
-    ctx->products[0] =
-        (model_product){
+    ctx->products[0] = (model_product){
         .w = &w->output, .x = x, .n = count, .out = logits, .stride = w->config.n_vocab};
     model_multiply(ctx, 1);
 }

@@ -6,6 +6,7 @@
 #ifndef MODEL_FORWARD_H
 #define MODEL_FORWARD_H
 
+#include "base/pool.h"
 #include "kernels/kernels.h"
 #include "model/kv.h"
 #include "model/weights.h"

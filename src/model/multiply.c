@@ -64,9 +64,8 @@ static void multiply_last_rows(const model_context *ctx, const range *r, const v
     tensor_panel_pack(w->type, rows, panel, w->cols);
     for (int64_t t = 0; t < n; t += TOKENS) {
         int64_t count = n - t < TOKENS ? n - t : TOKENS;
-        kernel->fn(panel, TENSOR_PANEL_ROWS, w->cols,
-                   (const kern_q8 *)x + t * (w->cols / 32), count, tile, TENSOR_PANEL_ROWS,
-                   scratch);
+        kernel->fn(panel, TENSOR_PANEL_ROWS, w->cols, (const kern_q8 *)x + t * (w->cols / 32),
+                   count, tile, TENSOR_PANEL_ROWS, scratch);
         for (int64_t i = 0; i < count; i++)
             memcpy(out + (t + i) * stride, tile + i * TENSOR_PANEL_ROWS,
                    (size_t)r->rows * sizeof *out);
@@ -134,8 +133,7 @@ static void multiply_gated(const model_context *ctx, const model_product *p, ran
                 ctx->kernels->quantize_q8(
                     h, p->out_q8 + ((p->first + t + i) * p->w->rows + gate.row) / 32, gate.rows);
             else
-                memcpy(p->out + (t + i) * p->stride + gate.row, h,
-                       (size_t)gate.rows * sizeof *h);
+                memcpy(p->out + (t + i) * p->stride + gate.row, h, (size_t)gate.rows * sizeof *h);
         }
     }
 }
