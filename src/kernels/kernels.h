@@ -76,6 +76,15 @@ typedef struct kern_table {
                    int64_t stride, float *max, float *sum, float *acc, float *scores);
 } kern_table;
 
+/* Positions of a tile of the KV cache. */
+enum { KERN_TILE = 64 };
+
+/* Encodes x [dim] as key, or value, number `slot` of a tile. type: F32, F16 or Q8_0. */
+void kern_tile_put_key(const kern_table *kern, tensor_type type, const float *x, int64_t dim,
+                       int64_t slot, void *tile);
+void kern_tile_put_value(const kern_table *kern, tensor_type type, const float *x, int64_t dim,
+                         int64_t slot, void *tile);
+
 /* The best table for this processor, no higher than `level` ("portable", "avx2"; NULL: what
  * MARCO_CPU in the environment says, else the best). NULL for a level that is unknown or that
  * this processor does not have. The table is constant and lives for ever. */

@@ -17,15 +17,6 @@ typedef struct attention_task {
     int64_t layer, n, position;
 } attention_task;
 
-static void store(const attention_task *t, void *page, int64_t slot, const float *x)
-{
-    int64_t dim = t->kv->dim;
-    if (t->kv->f32)
-        memcpy((float *)page + slot * dim, x, (size_t)dim * sizeof *x);
-    else
-        t->ctx->kernels->f32_to_f16(x, (uint16_t *)page + slot * dim, dim);
-}
-
 /* Norm and rotate one token's heads; keys and values go to the cache. */
 static void prepare_token(void *user, int64_t i, int thread)
 {
@@ -53,9 +44,10 @@ static void prepare_token(void *user, int64_t i, int thread)
         if (c->qk_norm)
             kern->rmsnorm(k, layer->k_norm, k, dim, eps);
         kern->rope(k, cosine, sine, dim);
-        store(t, model_kv_keys(t->kv, page, t->layer, g), slot, k);
-        store(t, model_kv_values(t->kv, page, t->layer, g), slot,
-              ctx->v + (i * c->n_kv_heads + g) * dim);
+        uint8_t *tile = model_kv_tile(t->kv, page, t->layer, g);
+        kern_tile_put_key(kern, t->kv->type, k, dim, slot, tile);
+        kern_tile_put_value(kern, t->kv->type, ctx->v + (i * c->n_kv_heads + g) * dim, dim, slot,
+                            tile + t->kv->tile_bytes);
     }
 }
 
@@ -85,13 +77,13 @@ static void attend_block(void *user, int64_t part, int thread)
     int64_t end = t->position + first + n; /* positions seen by the last token */
     for (int64_t start = 0; start < end; start += MODEL_KV_PAGE) {
         int64_t page = start / MODEL_KV_PAGE;
-        const float *k = model_kv_keys(t->kv, page, t->layer, kv_head);
-        const float *v = model_kv_values(t->kv, page, t->layer, kv_head);
-        if (!t->kv->f32) {
+        const uint8_t *tile = model_kv_tile(t->kv, page, t->layer, kv_head);
+        const float *k = (const float *)(const void *)tile, *v = k + MODEL_KV_PAGE * dim;
+        if (t->kv->type != TENSOR_F32) {
             int64_t rows = end - start < MODEL_KV_PAGE ? end - start : MODEL_KV_PAGE;
-            ctx->kernels->f16_to_f32((const uint16_t *)(const void *)k, wide, rows * dim);
-            ctx->kernels->f16_to_f32((const uint16_t *)(const void *)v, wide + MODEL_KV_PAGE * dim,
-                                     rows * dim);
+            tensor_traits_of(t->kv->type)->decode(tile, wide, rows * dim);
+            tensor_traits_of(t->kv->type)
+                ->decode(tile + t->kv->tile_bytes, wide + MODEL_KV_PAGE * dim, rows * dim);
             k = wide;
             v = wide + MODEL_KV_PAGE * dim;
         }
