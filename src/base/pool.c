@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/numa.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define relax() __builtin_ia32_pause()
@@ -161,6 +163,26 @@ static void wait_until_done(base_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Where memory is in several nodes, the workers are spread over them, each free to move within its
+ * own; on one node the system does better than a fixed place, which somebody else may want too. The
+ * caller's thread is not ours to bind. */
+static void bind_to_nodes(base_pool *pool)
+{
+    base_cpus allowed;
+    base_nodes *nodes = base_alloc(sizeof *nodes);
+    if (nodes && base_cpus_allowed(&allowed)) {
+        base_nodes_read("", &allowed, nodes);
+        int first = base_nodes_find(nodes, sched_getcpu());
+        for (int i = 0; nodes->n > 1 && i < pool->n_started; i++) {
+            int node = base_nodes_place(nodes, first, pool->n_threads, i + 1);
+            const base_cpus *cpus = &nodes->cpus[node];
+            pthread_setaffinity_np(pool->workers[i].thread, sizeof cpus->bits,
+                                   (const cpu_set_t *)(const void *)cpus->bits);
+        }
+    }
+    base_free(nodes);
+}
+
 marco_status base_pool_create(int n_threads, base_pool **out, marco_error *error)
 {
     marco_status status = MARCO_OK;
@@ -186,11 +208,14 @@ marco_status base_pool_create(int n_threads, base_pool **out, marco_error *error
         else
             pool->n_started++;
     }
-    if (status)
+    if (status) {
         base_pool_destroy(pool);
-    else
-        *out = pool;
-    return status;
+        return status;
+    }
+    if (n_threads > 1)
+        bind_to_nodes(pool);
+    *out = pool;
+    return MARCO_OK;
 }
 
 void base_pool_destroy(base_pool *pool)
