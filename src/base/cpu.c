@@ -21,6 +21,12 @@ void base_cpus_add(base_cpus *set, int cpu)
         set->bits[cpu / WORD] |= 1ul << (cpu % WORD);
 }
 
+void base_cpus_remove(base_cpus *set, int cpu)
+{
+    if (cpu >= 0 && cpu < BASE_MAX_CPUS)
+        set->bits[cpu / WORD] &= ~(1ul << (cpu % WORD));
+}
+
 int base_cpus_count(const base_cpus *set)
 {
     int n = 0;

@@ -14,6 +14,7 @@ typedef struct base_cpus {
 
 bool base_cpus_has(const base_cpus *set, int cpu);
 void base_cpus_add(base_cpus *set, int cpu);
+void base_cpus_remove(base_cpus *set, int cpu);
 int base_cpus_count(const base_cpus *set);
 
 /* Reads a list as the kernel writes it: "0-3,8\n", or nothing for none. False where it is not one;

@@ -2,11 +2,8 @@
 
 #include <stdint.h>
 #include <stdio.h>
-#include <unistd.h>
-
-#ifdef __linux__
 #include <sys/syscall.h>
-#endif
+#include <unistd.h>
 
 #include "base/memory.h"
 
@@ -60,7 +57,6 @@ int base_nodes_find(const base_nodes *nodes, int cpu)
     return 0;
 }
 
-#ifdef SYS_mbind
 /* Linux's number for it; <numaif.h> comes with libnuma, which one call is not worth. */
 enum { MPOL_INTERLEAVE = 3, SMALL = 1 << 20 };
 
@@ -82,9 +78,3 @@ void base_memory_interleave(void *memory, size_t size)
         (void)syscall(SYS_mbind, first, end - first, MPOL_INTERLEAVE, mask.bits, 1024 + 1, 0);
     base_free(nodes);
 }
-#else
-void base_memory_interleave(void *memory, size_t size)
-{
-    (void)memory, (void)size;
-}
-#endif

@@ -6,10 +6,12 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/numa.h"
+#include "base/thread.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define relax() __builtin_ia32_pause()
@@ -23,11 +25,30 @@ enum {
     LINE = 64,
     /* A decoder's tasks follow each other within microseconds: waiting awake that long saves two
      * system calls and a wake-up each. Longer would take the core from whoever else wants it. */
-    SPIN_NS = 50000,
+    SPIN_NS = 40000,
+    /* When the caller asks whether those it waits for have lost their core, and how long it looks
+     * at whether they run, and what they must have run in that time. */
+    LATE_NS = 20000,
+    LOOK_NS = 5000,
+    RAN_NS = 1000,
     /* A pause lasts 35 to 140 cycles, depending on the processor, and the clock takes about 25 ns:
      * it is looked at once in so many pauses. */
     PAUSES_PER_LOOK = 32,
 };
+
+/* What a worker writes is on cache lines of its own. */
+typedef struct worker {
+    _Alignas(LINE) _Atomic bool busy; /* may be in a part */
+    _Atomic int tid;
+    int index;
+    pthread_t thread;
+    base_pool *pool;
+
+    /* The caller's notes while it waits. */
+    _Alignas(LINE) int64_t ran;
+    bool brought;
+    base_cpus allowed;
+} worker;
 
 /* How a task is shared out. `left` is all that says whether there is work: a thread that sees it
  * positive takes one from it, and has a part if it was still positive then. Only after that does
@@ -39,6 +60,7 @@ struct base_pool {
     int64_t n_parts;
     base_task_fn fn;
     void *user;
+    _Atomic int caller_cpu; /* where the caller was when it posted the task */
     _Atomic bool stop;
 
     _Alignas(LINE) _Atomic int64_t pending; /* parts not done yet */
@@ -52,11 +74,7 @@ struct base_pool {
     pthread_cond_t done; /* the caller: pending == 0 */
 
     int n_threads, n_started;
-    struct base_worker {
-        pthread_t thread;
-        base_pool *pool;
-        int index;
-    } * workers; /* [n_threads - 1] */
+    worker *workers; /* [n_threads - 1] */
 };
 
 static bool has_task(base_pool *pool)
@@ -76,9 +94,9 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Waits awake, for SPIN_NS at most; returns what `ready` said last. A thread that lost its core
- * meanwhile finds its time over and gives up. */
-static bool spin(base_pool *pool, bool (*ready)(base_pool *))
+/* Waits awake, for `ns` or little more; returns what `ready` said last. A thread that lost its
+ * core meanwhile finds its time over and gives up. */
+static bool spin(base_pool *pool, bool (*ready)(base_pool *), int64_t ns)
 {
     int64_t end = 0;
     for (;;) {
@@ -89,7 +107,7 @@ static bool spin(base_pool *pool, bool (*ready)(base_pool *))
         }
         int64_t now = now_ns();
         if (end == 0)
-            end = now + SPIN_NS;
+            end = now + ns;
         else if (now >= end)
             return ready(pool);
     }
@@ -140,20 +158,76 @@ static void wake_caller(base_pool *pool)
 
 static void *worker_main(void *user)
 {
-    struct base_worker *worker = user;
-    base_pool *pool = worker->pool;
+    worker *self = user;
+    base_pool *pool = self->pool;
+    atomic_store(&self->tid, gettid());
     while (!atomic_load(&pool->stop)) {
-        if (!spin(pool, has_task))
+        if (!spin(pool, has_task, SPIN_NS)) {
             sleep_until_woken(pool);
-        else if (work(pool, worker->index))
+            continue;
+        }
+        /* On the caller's core this thread runs in its place and not beside it. The scheduler may
+         * leave two threads that wake each other there for seconds. */
+        int cpu = atomic_load_explicit(&pool->caller_cpu, memory_order_relaxed);
+        if (cpu >= 0 && sched_getcpu() == cpu)
+            base_thread_leave(cpu);
+        atomic_store(&self->busy, true);
+        bool last = work(pool, self->index);
+        atomic_store(&self->busy, false);
+        if (last)
             wake_caller(pool);
     }
     return NULL;
 }
 
+/* ---- waiting for the parts of others ------------------------------------------------------- */
+
+/* Brings workers that have begun a part and lost their core to the caller's core, which is about
+ * to be free. Otherwise a process that wants one core would stop all of ours for as long as the
+ * scheduler lets it run, some milliseconds, each time it gets its turn: a part is ten microseconds
+ * and a worker nearly always in one. Returns whether it brought any. */
+static bool bring_stalled(base_pool *pool)
+{
+    base_cpus here = {0};
+    bool any = false;
+    int cpu = sched_getcpu();
+    base_cpus_add(&here, cpu);
+    for (int i = 0; i < pool->n_started; i++) {
+        worker *w = &pool->workers[i];
+        w->ran = atomic_load(&w->busy) ? base_thread_ran(w->thread) : -1;
+    }
+    if (spin(pool, is_done, LOOK_NS))
+        return false;
+    for (int i = 0; i < pool->n_started; i++) {
+        worker *w = &pool->workers[i];
+        if (w->ran < 0 || !atomic_load(&w->busy) || base_thread_ran(w->thread) - w->ran >= RAN_NS ||
+            !base_thread_is_runnable(w->tid))
+            continue;
+        w->brought = base_thread_allowed(w->thread, &w->allowed) &&
+                     base_cpus_has(&w->allowed, cpu) && base_thread_allow(w->thread, &here);
+        any |= w->brought;
+    }
+    return any;
+}
+
+/* They may go again. None of them has changed its own mask meanwhile: they do so only when there
+ * are parts to take. */
+static void let_go(base_pool *pool)
+{
+    for (int i = 0; i < pool->n_started; i++) {
+        worker *w = &pool->workers[i];
+        if (w->brought)
+            base_thread_allow(w->thread, &w->allowed);
+        w->brought = false;
+    }
+}
+
 static void wait_until_done(base_pool *pool)
 {
-    if (spin(pool, is_done))
+    if (spin(pool, is_done, LATE_NS))
+        return;
+    bool brought = bring_stalled(pool);
+    if (!brought && spin(pool, is_done, SPIN_NS))
         return;
     pthread_mutex_lock(&pool->lock);
     atomic_store(&pool->caller_asleep, true);
@@ -161,7 +235,11 @@ static void wait_until_done(base_pool *pool)
         pthread_cond_wait(&pool->done, &pool->lock);
     atomic_store(&pool->caller_asleep, false);
     pthread_mutex_unlock(&pool->lock);
+    if (brought)
+        let_go(pool);
 }
+
+/* ---- the pool ------------------------------------------------------------------------------ */
 
 /* Where memory is in several nodes, the workers are spread over them, each free to move within its
  * own; on one node the system does better than a fixed place, which somebody else may want too. The
@@ -175,9 +253,7 @@ static void bind_to_nodes(base_pool *pool)
         int first = base_nodes_find(nodes, sched_getcpu());
         for (int i = 0; nodes->n > 1 && i < pool->n_started; i++) {
             int node = base_nodes_place(nodes, first, pool->n_threads, i + 1);
-            const base_cpus *cpus = &nodes->cpus[node];
-            pthread_setaffinity_np(pool->workers[i].thread, sizeof cpus->bits,
-                                   (const cpu_set_t *)(const void *)cpus->bits);
+            base_thread_allow(pool->workers[i].thread, &nodes->cpus[node]);
         }
     }
     base_free(nodes);
@@ -193,13 +269,13 @@ marco_status base_pool_create(int n_threads, base_pool **out, marco_error *error
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
-    pool->workers = base_calloc((size_t)n_threads, sizeof *pool->workers);
+    pool->workers = base_alloc_aligned((size_t)n_threads * sizeof *pool->workers);
     if (!pool->workers)
         status = base_fail_memory(error, (size_t)n_threads * sizeof *pool->workers, "threads");
     for (int i = 0; !status && i < n_threads - 1; i++) {
-        struct base_worker *worker = &pool->workers[i];
-        *worker = (struct base_worker){.pool = pool, .index = i + 1};
-        int code = pthread_create(&worker->thread, NULL, worker_main, worker);
+        worker *w = &pool->workers[i];
+        *w = (worker){.pool = pool, .index = i + 1};
+        int code = pthread_create(&w->thread, NULL, worker_main, w);
         if (code)
             status = base_fail(error, code == EAGAIN ? MARCO_ERROR_MEMORY : MARCO_ERROR_IO,
                                "cannot start thread %d of %d: the system's limit on threads or "
@@ -248,6 +324,7 @@ void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts
     pool->fn = fn;
     pool->user = user;
     pool->n_parts = n_parts;
+    atomic_store_explicit(&pool->caller_cpu, sched_getcpu(), memory_order_relaxed);
     atomic_store_explicit(&pool->pending, n_parts, memory_order_relaxed);
     atomic_store(&pool->left, n_parts);
     wake_workers(pool);
