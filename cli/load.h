@@ -23,7 +23,7 @@ typedef struct load_options {
 /* The rows of a command's option table; `type` has a load_options named `load`. */
 #define LOAD_OPTIONS(type)                                                                         \
     MODEL_OPTION(type, load.model),                                                                \
-        CLI_OPTION("threads", 't', INT, "N", type, load.threads, 1,                                \
+        CLI_OPTION("threads", 't', THREADS, "N", type, load.threads, 0,                            \
                    "Threads; all the cores this process may use unless given."),                   \
         CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \

@@ -42,7 +42,7 @@ done
 refuses 2 "'-m' needs a value" "$marco" run -m
 for bad in abc '' 3x 99999999999 -7 1e3 ' 5' 0x10; do
     refuses 2 "tokens '$bad': must be a whole number" "$marco" run -m x -p y -n "$bad"
-    refuses 2 "threads '$bad': must be a whole number from 1" "$marco" run -m x -p y --threads "$bad"
+    refuses 2 "threads '$bad': must be a whole number from 1 to 1024" "$marco" run -m x -p y --threads "$bad"
 done
 for bad in abc '' nan inf 0x1p3 1e999 '1 '; do
     refuses 2 "temp '$bad': must be a number" "$marco" run -m x -p y --temp "$bad"
