@@ -52,6 +52,10 @@ KERN_PORTABLE_MATMUL(q4_1_q8);
 KERN_PORTABLE_MATMUL(q5_0_q8);
 KERN_PORTABLE_MATMUL(q5_1_q8);
 KERN_PORTABLE_MATMUL(iq4_nl_q8);
+KERN_PORTABLE_MATMUL(q4_k_q8);
+KERN_PORTABLE_MATMUL(q5_k_q8);
+KERN_PORTABLE_MATMUL(q6_k_q8);
+KERN_PORTABLE_MATMUL(iq4_xs_q8);
 
 /* sum of a[i] * b[i]: eight partial sums, element i in sum i % 8, added up pairwise. */
 static inline float kern_portable_dot(const float *a, const float *b, int64_t n)

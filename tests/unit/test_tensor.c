@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tensor/panel.h"
 #include "tensor/tensor.h"
 
 enum { MAX_NUMBERS = 256, MAX_BYTES = 512, MAX_LINE = 16384 };
@@ -274,6 +275,42 @@ static void sizes(void **state)
     assert_false(tensor_bytes(TENSOR_F32, 1, UINT64_C(1) << 61, &bytes));
 }
 
+/* A panel holds each byte of its rows once, gives every row back, and has what kernels rely on: the
+ * lone scales side by side, units of four bytes a lane a row. */
+static void panels(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 3, MOST = 8 * BLOCKS * 256 };
+    uint8_t rows[MOST], panel[MOST + 8], row[MOST];
+    int types = 0;
+    for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
+        const tensor_traits *traits = tensor_traits_of(type);
+        if (!traits || !tensor_has_panels((tensor_type)type))
+            continue;
+        types++;
+        int64_t cols = BLOCKS * traits->block;
+        size_t bytes = tensor_row_bytes((tensor_type)type, cols);
+        for (size_t i = 0; i < 8 * bytes; i++)
+            rows[i] = (uint8_t)((i * 2654435761u) >> 13);
+        memset(panel, 0xAA, sizeof panel);
+        tensor_panel_pack((tensor_type)type, rows, panel, cols);
+        for (int r = 0; r < TENSOR_PANEL_ROWS; r++) {
+            tensor_panel_row((tensor_type)type, panel, r, row, cols);
+            assert_memory_equal(row, rows + (size_t)r * bytes, bytes);
+        }
+        for (int i = 0; i < 8; i++)
+            assert_int_equal(panel[8 * bytes + (size_t)i], 0xAA);
+    }
+    assert_int_equal(types, 10);
+
+    /* Row 5 of Q8_0's second block: its scale, and its third unit. */
+    for (size_t i = 0; i < 8 * 68; i++)
+        rows[i] = (uint8_t)(i % 251);
+    tensor_panel_pack(TENSOR_Q8_0, rows, panel, 64);
+    assert_memory_equal(panel + 272 + 2 * 5, rows + 5 * 68 + 34, 2);
+    assert_memory_equal(panel + 272 + 16 + 2 * 32 + 4 * 5, rows + 5 * 68 + 34 + 2 + 2 * 4, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +322,7 @@ int main(void)
         cmocka_unit_test(encode_extremes),
         cmocka_unit_test(names),
         cmocka_unit_test(sizes),
+        cmocka_unit_test(panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
