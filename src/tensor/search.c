@@ -67,17 +67,30 @@ typedef struct sums {
     float w, x, l, ll, xl; /* of the weights alone, and of weight times each */
 } sums;
 
+/* Levels of numbers: rounded, and kept between low and high. */
+static void round_levels(const search_group *g, float min, float inverse, float low, float high,
+                         search_lanes *levels)
+{
+    const float *x = (const float *)g->x;
+    float *l = (float *)levels;
+    for (int i = 0; i < g->n * 4; i++) {
+        float level = (x[i] - min) * inverse;
+        level = level > low ? level : low;
+        level = level < high ? level : high;
+        l[i] = (level + ROUND) - ROUND;
+    }
+}
+
 /* One trial: levels (x - min) * inverse, at most top. */
 static void affine_sums(const search_group *g, float top, float min, float inverse, sums *s)
 {
     search_lanes l1 = splat(0), ll = splat(0), xl = splat(0);
+    search_lanes l[SEARCH_GROUP / 4];
+    round_levels(g, min, inverse, 0, top, l);
     for (int i = 0; i < g->n; i++) {
-        search_lanes l = (g->x[i] - splat(min)) * splat(inverse);
-        l = least(most(l, splat(0)), splat(top));
-        l = (l + splat(ROUND)) - splat(ROUND);
-        search_lanes wl = g->w[i] * l;
+        search_lanes wl = g->w[i] * l[i];
         l1 += wl;
-        ll += wl * l;
+        ll += wl * l[i];
         xl += wl * g->x[i];
     }
     s->l = sum(l1);
@@ -145,20 +158,24 @@ void search_affine(const search_group *g, int top, bool lower, float *scale, flo
     }
 }
 
-float search_affine_levels(const search_group *g, int top, float scale, float min, uint8_t *levels)
+/* What scale * level + min leaves. */
+static float error_of(const search_group *g, float scale, float min, const search_lanes *levels)
 {
     search_lanes error = splat(0);
-    float inverse = range_inverse(scale);
     for (int i = 0; i < g->n; i++) {
-        search_lanes l = (g->x[i] - splat(min)) * splat(inverse);
-        l = least(most(l, splat(0)), splat((float)top));
-        l = (l + splat(ROUND)) - splat(ROUND);
-        search_lanes e = g->x[i] - (splat(scale) * l + splat(min));
+        search_lanes e = g->x[i] - (splat(scale) * levels[i] + splat(min));
         error += g->w[i] * e * e;
-        for (int k = 0; levels && k < 4; k++)
-            levels[i * 4 + k] = (uint8_t)l[k];
     }
     return sum(error);
+}
+
+float search_affine_levels(const search_group *g, int top, float scale, float min, uint8_t *levels)
+{
+    search_lanes l[SEARCH_GROUP / 4];
+    round_levels(g, min, range_inverse(scale), 0, (float)top, l);
+    for (int i = 0; levels && i < g->n * 4; i++)
+        levels[i] = (uint8_t)(int32_t)((const float *)l)[i];
+    return error_of(g, scale, min, l);
 }
 
 /* ---- levels around zero -----------------------------------------------------------------------
@@ -175,11 +192,23 @@ static float peak_of(const search_group *g)
     return peak;
 }
 
-static search_lanes symmetric_level(search_lanes x, float bottom, float inverse)
+/* How a group's own scale answers levels without a minimum: the scale, and how much of the
+ * weighted sum of x^2 it explains. */
+typedef struct answer {
+    float scale, gain;
+} answer;
+
+static answer scale_for(const search_group *g, const search_lanes *levels)
 {
-    search_lanes l = x * splat(inverse);
-    l = least(most(l, splat(-bottom)), splat(bottom - 1));
-    return (l + splat(ROUND)) - splat(ROUND);
+    search_lanes ll = splat(0), xl = splat(0);
+    for (int i = 0; i < g->n; i++) {
+        search_lanes wl = g->w[i] * levels[i];
+        ll += wl * levels[i];
+        xl += wl * g->x[i];
+    }
+    float sum_ll = sum(ll), sum_xl = sum(xl);
+    float scale = sum_ll > 0 ? sum_xl / sum_ll : 0;
+    return (answer){scale, scale * sum_xl};
 }
 
 enum { SYMMETRIC_TRIALS = 10, SYMMETRIC_REFINE = 2 };
@@ -188,110 +217,95 @@ enum { SYMMETRIC_TRIALS = 10, SYMMETRIC_REFINE = 2 };
 
 float search_symmetric(const search_group *g, int bottom)
 {
-    float peak = peak_of(g), most_gain = 0;
+    search_lanes levels[SEARCH_GROUP / 4];
+    float peak = peak_of(g), most = (float)bottom;
+    answer best = {peak / -most, 0};
     if (range_inverse(peak) == 0)
         return 0;
-    float scale = peak / (float)-bottom;
     for (int i = 0; i < SYMMETRIC_TRIALS + SYMMETRIC_REFINE; i++) {
         bool refine = i >= SYMMETRIC_TRIALS;
-        float trial = -((float)bottom + SYMMETRIC_FIRST + SYMMETRIC_STEP * (float)i) / peak;
-        float inverse = refine ? range_inverse(scale) : trial;
-        search_lanes ll = splat(0), xl = splat(0);
-        for (int k = 0; k < g->n; k++) {
-            search_lanes l = symmetric_level(g->x[k], (float)bottom, inverse);
-            search_lanes wl = g->w[k] * l;
-            ll += wl * l;
-            xl += wl * g->x[k];
-        }
-        float sum_ll = sum(ll), sum_xl = sum(xl);
-        if (sum_ll > 0 && sum_xl * sum_xl > most_gain * sum_ll) {
-            scale = sum_xl / sum_ll;
-            most_gain = scale * sum_xl;
-        } else if (refine) {
+        float trial = -(most + SYMMETRIC_FIRST + SYMMETRIC_STEP * (float)i) / peak;
+        round_levels(g, 0, refine ? range_inverse(best.scale) : trial, -most, most - 1, levels);
+        answer found = scale_for(g, levels);
+        if (found.gain > best.gain)
+            best = found;
+        else if (refine)
             break;
-        }
     }
-    return scale;
+    return best.scale;
 }
 
 float search_symmetric_levels(const search_group *g, int bottom, float scale, uint8_t *levels)
 {
-    search_lanes error = splat(0);
-    float inverse = range_inverse(scale);
-    for (int i = 0; i < g->n; i++) {
-        search_lanes l = symmetric_level(g->x[i], (float)bottom, inverse);
-        search_lanes e = g->x[i] - splat(scale) * l;
-        error += g->w[i] * e * e;
-        for (int k = 0; levels && k < 4; k++)
-            levels[i * 4 + k] = (uint8_t)(l[k] + (float)bottom);
-    }
-    return sum(error);
+    search_lanes l[SEARCH_GROUP / 4];
+    float most = (float)bottom;
+    round_levels(g, 0, range_inverse(scale), -most, most - 1, l);
+    for (int i = 0; levels && i < g->n * 4; i++)
+        levels[i] = (uint8_t)((int32_t)((const float *)l)[i] + bottom);
+    return error_of(g, scale, 0, l);
 }
 
 /* ---- the levels of IQ4 ------------------------------------------------------------------------
  */
 
-/* The nearest level's index: how many of the midpoints between neighbours lie at or below v. */
-static search_lanes iq4_level(search_lanes v, int_lanes *index)
+/* The level nearest to v, at 2 v + 256: the midpoints between levels are whole or half numbers. */
+static const uint8_t iq4_nearest[512] = {
+    [0 ... 24] = 0,     [25 ... 68] = 1,    [69 ... 107] = 2,   [108 ... 141] = 3,
+    [142 ... 171] = 4,  [172 ... 198] = 5,  [199 ... 223] = 6,  [224 ... 246] = 7,
+    [247 ... 269] = 8,  [270 ... 293] = 9,  [294 ... 318] = 10, [319 ... 346] = 11,
+    [347 ... 377] = 12, [378 ... 413] = 13, [414 ... 457] = 14, [458 ... 511] = 15,
+};
+
+static void iq4_levels(const search_group *g, float inverse, search_lanes *levels, uint8_t *index)
 {
-    search_lanes level = splat((float)tensor_iq4_values[0]);
-    int_lanes count = {0};
-    for (int i = 1; i < 16; i++) {
-        float a = (float)tensor_iq4_values[i - 1], b = (float)tensor_iq4_values[i];
-        int_lanes above = v >= splat((a + b) / 2);
-        level += (search_lanes)((int_lanes)splat(b - a) & above);
-        count -= above;
+    const float *x = (const float *)g->x;
+    float *l = (float *)levels;
+    int32_t halves[SEARCH_GROUP];
+    for (int i = 0; i < g->n * 4; i++) {
+        float half = x[i] * inverse * 2 + 256;
+        half = half > 0 ? half : 0;
+        half = half < 511 ? half : 511;
+        halves[i] = (int32_t)half;
     }
-    *index = count;
-    return level;
+    for (int i = 0; i < g->n * 4; i++) {
+        index[i] = iq4_nearest[halves[i]];
+        l[i] = (float)tensor_iq4_values[index[i]];
+    }
 }
 
-enum { IQ4_TRIALS = 10, IQ4_REFINE = 2 };
-#define IQ4_FIRST (-9.0f)
-#define IQ4_STEP  2.0f
+/* The level that the peak is put at, in trial order. Beyond the ends it is cut off. */
+static const float iq4_trials[] = {-118, -123, -128, -133, -138, -144,
+                                   -152, 105,  112,  118,  126,  136};
+enum { IQ4_TRIALS = sizeof(iq4_trials) / sizeof(iq4_trials[0]), IQ4_REFINE = 3 };
 
 float search_iq4(const search_group *g)
 {
-    float peak = peak_of(g), most_gain = 0;
+    search_lanes levels[SEARCH_GROUP / 4];
+    uint8_t index[SEARCH_GROUP];
+    float peak = peak_of(g);
+    answer best = {peak / iq4_trials[0], 0};
     if (range_inverse(peak) == 0)
         return 0;
-    float end = (float)tensor_iq4_values[0], scale = peak / end;
     for (int i = 0; i < IQ4_TRIALS + IQ4_REFINE; i++) {
         bool refine = i >= IQ4_TRIALS;
-        float trial = (end - IQ4_FIRST - IQ4_STEP * (float)i) / peak;
-        float inverse = refine ? range_inverse(scale) : trial;
-        search_lanes ll = splat(0), xl = splat(0);
-        for (int k = 0; k < g->n; k++) {
-            int_lanes index;
-            search_lanes l = iq4_level(g->x[k] * splat(inverse), &index);
-            search_lanes wl = g->w[k] * l;
-            ll += wl * l;
-            xl += wl * g->x[k];
-        }
-        float sum_ll = sum(ll), sum_xl = sum(xl);
-        if (sum_ll > 0 && sum_xl * sum_xl > most_gain * sum_ll) {
-            scale = sum_xl / sum_ll;
-            most_gain = scale * sum_xl;
-        } else if (refine) {
+        iq4_levels(g, refine ? range_inverse(best.scale) : iq4_trials[i] / peak, levels, index);
+        answer found = scale_for(g, levels);
+        if (found.gain > best.gain)
+            best = found;
+        else if (refine)
             break;
-        }
     }
-    return scale;
+    return best.scale;
 }
 
 float search_iq4_levels(const search_group *g, float scale, uint8_t *levels)
 {
-    search_lanes error = splat(0);
-    float inverse = range_inverse(scale);
-    for (int i = 0; i < g->n; i++) {
-        int_lanes index;
-        search_lanes l = iq4_level(g->x[i] * splat(inverse), &index);
-        search_lanes e = g->x[i] - splat(scale) * l;
-        error += g->w[i] * e * e;
-        for (int k = 0; levels && k < 4; k++)
-            levels[i * 4 + k] = (uint8_t)index[k];
-    }
-    return sum(error);
+    search_lanes l[SEARCH_GROUP / 4];
+    uint8_t index[SEARCH_GROUP];
+    iq4_levels(g, range_inverse(scale), l, index);
+    if (levels)
+        memcpy(levels, index, (size_t)g->n * 4);
+    return error_of(g, scale, 0, l);
 }
 
 /* ---- Q4_K and Q5_K ----------------------------------------------------------------------------
