@@ -36,7 +36,7 @@ typedef struct imatrix {
  * its arrays stay where they are. The name must be new. */
 imatrix_entry *imatrix_add(imatrix *m, const char *name, int64_t n_values, int64_t n_mats);
 
-/* NULL where there is none. Entries in the order the model has them are found at once. */
+/* NULL where there is none. */
 const imatrix_entry *imatrix_find(const imatrix *m, const char *name);
 
 void imatrix_clear(imatrix *m);
