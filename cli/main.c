@@ -7,7 +7,7 @@
 #include "command.h"
 
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
-    inspect_command, convert_command, upcycle_command, synth_command, help_command;
+    inspect_command, convert_command, quantize_command, upcycle_command, synth_command, help_command;
 
 const command *const commands[] = {
     &run_command,
@@ -17,6 +17,7 @@ const command *const commands[] = {
     &detokenize_command,
     &inspect_command,
     &convert_command,
+    &quantize_command,
     &upcycle_command,
     &synth_command,
     &help_command,

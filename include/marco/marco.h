@@ -379,7 +379,7 @@ MARCO_API marco_status marco_session_generate(marco_session *session, const int3
  * docs/inspect.md. */
 MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error *error);
 
-/* The output of the next three: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
+/* The output of the next four: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
  * folder. It appears whole or not at all; an existing one is refused unless `overwrite`. */
 
 typedef struct marco_convert_params {
@@ -392,6 +392,38 @@ typedef struct marco_convert_params {
 MARCO_API marco_convert_params marco_convert_params_default(void);
 MARCO_API marco_status marco_convert(const char *from, const char *to,
                                      const marco_convert_params *params, marco_error *error);
+
+typedef struct marco_quantize_params {
+    /* "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "BF16", ...: see docs/quantize.md.
+     * Norms and routers are F32 always. */
+    const char *type;
+    /* [n_tensors] "PATTERN=TYPE": other types for tensors whose GGUF name the shell pattern
+     * matches; of several the last. */
+    const char *const *tensors;
+    size_t n_tensors;
+    const char *imatrix; /* an importance matrix's file, as llama.cpp makes; NULL: none */
+    bool requantize;     /* also from matrices of few bits already, adding error to error */
+    bool overwrite;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
+    marco_progress progress;
+} marco_quantize_params;
+
+typedef struct marco_quantize_stats {
+    uint64_t bytes_before, bytes_after; /* of all tensors */
+    uint64_t n_weights;
+    size_t n_matrices;    /* tensors, norms and routers left out */
+    size_t n_fallbacks;   /* of them in another type, since rows do not divide into its blocks */
+    size_t n_unimportant; /* of them without an entry in the importance matrix */
+} marco_quantize_stats;
+
+/* No type (to be set), no patterns, no importance matrix. */
+MARCO_API marco_quantize_params marco_quantize_params_default(void);
+
+/* Writes a GGUF file with weights of fewer bits. Memory does not depend on the checkpoint's size,
+ * the importance matrix apart. stats may be NULL. */
+MARCO_API marco_status marco_quantize(const char *from, const char *to,
+                                      const marco_quantize_params *params,
+                                      marco_quantize_stats *stats, marco_error *error);
 
 typedef struct marco_synth_params {
     const char *type;      /* NULL: Q8_0 for GGUF, BF16 for a folder */
