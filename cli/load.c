@@ -29,8 +29,8 @@ static int read_template(const command *self, const char *name, text *out)
     return EXIT_SUCCESS;
 }
 
-int load_open(const command *self, const load_options *options, const char *chat_template,
-              loaded *out)
+int load_engine(const command *self, const load_options *options, const char *chat_template,
+                loaded *out)
 {
     *out = (loaded){.progress = progress_create(self, options->quiet)};
     if (!options->model)
@@ -61,11 +61,21 @@ int load_open(const command *self, const load_options *options, const char *chat
         print_safely(stderr, info->provenance, strlen(info->provenance));
         fputc('\n', stderr);
     }
+    return EXIT_SUCCESS;
+}
+
+int load_open(const command *self, const load_options *options, const char *chat_template,
+              loaded *out)
+{
+    int exit_status = load_engine(self, options, chat_template, out);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+    marco_error error = {0};
     marco_session_params session = marco_session_params_default();
     session.n_ctx = options->ctx;
     session.chunk = options->chunk;
     session.progress = progress_of(&out->progress);
-    status = marco_session_create(out->engine, &session, &out->session, &error);
+    marco_status status = marco_session_create(out->engine, &session, &out->session, &error);
     return command_status(self, status, &error);
 }
 

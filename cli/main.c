@@ -8,11 +8,13 @@
 
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
     inspect_command, convert_command, upcycle_command, synth_command, help_command;
+extern const command perplexity_command;
 
 const command *const commands[] = {
     &run_command,
     &chat_command,
     &score_command,
+    &perplexity_command,
     &tokenize_command,
     &detokenize_command,
     &inspect_command,
