@@ -1,5 +1,5 @@
 /* Perplexity of a model over a text, and how far its distributions are from another run's. The
- * positions of a piece are evaluated first and then scored in parallel: over a large vocabulary the
+ * logits of some positions are collected and then scored in parallel: over a large vocabulary the
  * exponentials take long enough to count. */
 #include <math.h>
 #include <stdlib.h>
@@ -10,8 +10,8 @@
 #include "infer/internal.h"
 #include "infer/kl_file.h"
 
-/* What the logits of a piece may take; none of the results depend on it. */
-enum { PIECE_BYTES = 64 << 20 };
+/* Positions that are scored at once. No result depends on it. */
+enum { PIECE = 64 };
 
 /* A row of a base file sums to 1 but for the roundings: at most 2^-8 below exp(-16), where the
  * whole vocabulary is as unlikely. */
@@ -31,16 +31,18 @@ typedef struct run {
     size_t n_vocab, row_bytes;
     size_t first;     /* position of a chunk that is scored first */
     size_t per_chunk; /* positions scored */
-    size_t piece;     /* positions evaluated before they are scored */
     marco_session *session, *base_session;
     base_file *base;
     base_output *save;
-    float *logits, *base_logits; /* [piece, n_vocab] */
-    uint8_t *rows;               /* [piece, row_bytes] of the base file, or of the one to save */
-    position *positions;         /* [n_chunks, per_chunk] */
-    /* The piece being scored. */
-    const int32_t *followers; /* [piece] the tokens that followed */
-    position *scored;         /* [piece] */
+    float *logits;       /* [PIECE, n_vocab] */
+    float *base_logits;  /* [per_chunk, n_vocab] of base_session, [PIECE, n_vocab] of a base file */
+    uint8_t *rows;       /* [PIECE, row_bytes] of the base file, or of the one to save */
+    position *positions; /* [n_chunks, per_chunk] */
+    size_t chunk;        /* the one being evaluated */
+    /* The piece being collected, then scored: positions at .. at + n - 1 of those of the chunk. */
+    size_t at, n;
+    marco_status status; /* of scoring it */
+    marco_error *error;
 } run;
 
 marco_perplexity_params marco_perplexity_params_default(void)
@@ -89,18 +91,20 @@ static void score_position(void *user, int64_t part, int thread)
     (void)thread;
     run *r = user;
     size_t i = (size_t)part;
-    position *p = &r->scored[i];
+    position *p = &r->positions[r->chunk * r->per_chunk + r->at + i];
+    int32_t follower = infer_chunk(&r->chunks, r->chunk)[r->first + r->at + i + 1];
     const float *logits = r->logits + i * r->n_vocab;
-    float *base = r->base_logits ? r->base_logits + i * r->n_vocab : NULL;
+    float *base = r->base_logits;
     log_sum sum = sum_up(logits, r->n_vocab), base_sum;
     infer_kl_row row;
-    *p = (position){.logprob = (double)logits[r->followers[i]] - sum.value};
+    *p = (position){.logprob = (double)logits[follower] - sum.value};
     if (r->save) {
         row = (infer_kl_row){p->logprob, sum.top};
         infer_kl_encode(&row, logits, sum.value, (uint32_t)r->n_vocab, r->rows + i * r->row_bytes);
     }
     if (!base)
         return;
+    base += (r->base ? i : r->at + i) * r->n_vocab;
     if (r->base) {
         p->damaged = !infer_kl_decode(r->rows + i * r->row_bytes, (uint32_t)r->n_vocab, &row, base);
         if (p->damaged)
@@ -109,7 +113,7 @@ static void score_position(void *user, int64_t part, int thread)
         p->damaged = fabs(base_sum.value) > LARGEST_LOG_SUM;
     } else {
         base_sum = sum_up(base, r->n_vocab);
-        row = (infer_kl_row){(double)base[r->followers[i]] - base_sum.value, base_sum.top};
+        row = (infer_kl_row){(double)base[follower] - base_sum.value, base_sum.top};
     }
     p->base_logprob = row.logprob;
     p->same_top = row.top == sum.top;
@@ -118,84 +122,89 @@ static void score_position(void *user, int64_t part, int thread)
 
 /* ---- chunks --------------------------------------------------------------------------------- */
 
-typedef struct copying {
-    float *to; /* [.., n_vocab] */
-    size_t n_vocab;
-} copying;
-
-static int copy_logits(void *user, int64_t at, const float *logits)
-{
-    (void)at;
-    copying *c = user;
-    memcpy(c->to, logits, c->n_vocab * sizeof *logits);
-    c->to += c->n_vocab;
-    return 0;
-}
-
-static marco_status evaluate(const run *r, marco_session *session, const int32_t *ids, size_t n,
-                             float *logits, marco_error *error)
-{
-    copying c = {logits, r->n_vocab};
-    if (!logits)
-        return marco_session_eval(session, ids, n, error);
-    return marco_session_eval_each(session, ids, n, copy_logits, &c, error);
-}
-
-/* The same ids through both models. `logits` false: their logits are not needed. */
-static marco_status advance(run *r, const int32_t *ids, size_t n, bool logits, uint64_t done,
-                            marco_error *error)
+/* Reports what is done: of the chunk, the positions before `at`. */
+static marco_status report(const run *r, size_t at, marco_error *error)
 {
     const marco_progress *progress = &r->params->progress;
-    uint64_t total = (uint64_t)r->chunks.n_chunks * (uint64_t)r->chunks.n_ctx;
-    marco_status status = evaluate(r, r->session, ids, n, logits ? r->logits : NULL, error);
-    if (!status && r->base_session)
-        status = evaluate(r, r->base_session, ids, n, logits ? r->base_logits : NULL, error);
-    if (!status && progress->fn && progress->fn(progress->user, "scoring tokens", done, total))
-        status = base_fail(error, MARCO_ERROR_CANCELLED, "cancelled while scoring the text");
-    return status;
+    size_t n_ctx = (size_t)r->chunks.n_ctx;
+    if (progress->fn && progress->fn(progress->user, "scoring tokens", r->chunk * n_ctx + at,
+                                     r->chunks.n_chunks * n_ctx))
+        return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled while scoring the text");
+    return MARCO_OK;
 }
 
-/* Scores n positions, whose logits have been computed; `at` counts those before them. */
-static marco_status score_piece(run *r, const int32_t *followers, size_t at, size_t n,
-                                marco_error *error)
+/* Scores the piece that has been collected. */
+static marco_status score_piece(run *r)
 {
+    size_t row = r->chunk * r->per_chunk + r->at;
     marco_status status = MARCO_OK;
-    r->followers = followers;
-    r->scored = r->positions + at;
     if (r->base)
-        status = infer_kl_read(r->base, (uint32_t)r->n_vocab, at, n, r->rows, error);
+        status = infer_kl_read(r->base, (uint32_t)r->n_vocab, row, r->n, r->rows, r->error);
     if (status)
         return status;
     pthread_mutex_lock(&r->engine->turn);
-    base_pool_run(r->engine->pool, score_position, r, (int64_t)n);
+    base_pool_run(r->engine->pool, score_position, r, (int64_t)r->n);
     pthread_mutex_unlock(&r->engine->turn);
-    for (size_t i = 0; i < n; i++)
-        if (r->scored[i].damaged)
-            return base_fail(error, MARCO_ERROR_FORMAT,
+    for (size_t i = row; i < row + r->n; i++)
+        if (r->positions[i].damaged)
+            return base_fail(r->error, MARCO_ERROR_FORMAT,
                              "%s: row %zu holds no probabilities: the file is damaged",
-                             r->base->path, at + i);
+                             r->base->path, i);
     if (r->save)
-        status = base_output_write(r->save, r->rows, n * r->row_bytes, error);
+        status = base_output_write(r->save, r->rows, r->n * r->row_bytes, r->error);
+    return status ? status : report(r, r->first + r->at + r->n, r->error);
+}
+
+/* Collects logits; a full piece, and the last of a chunk, is scored. */
+static int on_logits(void *user, int64_t at, const float *logits)
+{
+    run *r = user;
+    memcpy(r->logits + r->n * r->n_vocab, logits, r->n_vocab * sizeof *logits);
+    r->n++;
+    if (r->n < PIECE && (size_t)at + 1 < r->first + r->per_chunk)
+        return 0;
+    r->status = score_piece(r);
+    r->at += r->n;
+    r->n = 0;
+    return r->status != MARCO_OK;
+}
+
+static int on_base_logits(void *user, int64_t at, const float *logits)
+{
+    run *r = user;
+    memcpy(r->base_logits + ((size_t)at - r->first) * r->n_vocab, logits,
+           r->n_vocab * sizeof *logits);
+    return 0;
+}
+
+/* A chunk through one model: the first positions without their logits. */
+static marco_status evaluate(run *r, marco_session *session, marco_logits_fn fn, marco_error *error)
+{
+    const int32_t *ids = infer_chunk(&r->chunks, r->chunk);
+    marco_session_truncate(session, 0);
+    marco_status status = marco_session_eval(session, ids, r->first, error);
+    if (!status)
+        status = marco_session_eval_each(session, ids + r->first, r->per_chunk, fn, r, error);
     return status;
 }
 
-static marco_status run_chunk(run *r, size_t index, marco_error *error)
+static marco_status run_chunk(run *r, marco_error *error)
 {
-    const int32_t *ids = infer_chunk(&r->chunks, index);
-    size_t end = r->first + r->per_chunk, count;
-    uint64_t before = (uint64_t)index * (uint64_t)r->chunks.n_ctx;
-    marco_session_truncate(r->session, 0);
-    if (r->base_session)
-        marco_session_truncate(r->base_session, 0);
-    marco_status status = advance(r, ids, r->first, false, before + r->first, error);
-    for (size_t i = r->first; !status && i < end; i += count) {
-        count = end - i < r->piece ? end - i : r->piece;
-        /* The last token of a chunk is scored, but nothing is after it. */
-        bool last = i + count == end;
-        status = advance(r, ids + i, count, true, before + i + count + last, error);
-        if (!status)
-            status = score_piece(r, ids + i + 1, index * r->per_chunk + i - r->first, count, error);
-    }
+    r->at = r->n = 0;
+    r->status = MARCO_OK;
+    r->error = error;
+    marco_status status = report(r, 0, error);
+    if (!status && r->base_session)
+        status = evaluate(r, r->base_session, on_base_logits, error);
+    if (status)
+        return status;
+    /* Scoring's own error, where there is one, is told and not that it stopped the evaluation. */
+    marco_error evaluation;
+    status = evaluate(r, r->session, on_logits, &evaluation);
+    if (r->status)
+        return r->status;
+    if (status && error)
+        *error = evaluation;
     return status;
 }
 
@@ -203,7 +212,8 @@ static marco_status run_chunks(run *r, marco_error *error)
 {
     double sum = 0;
     for (size_t c = 0; c < r->chunks.n_chunks; c++) {
-        marco_status status = run_chunk(r, c, error);
+        r->chunk = c;
+        marco_status status = run_chunk(r, error);
         if (status)
             return status;
         for (size_t i = 0; i < r->per_chunk; i++)
@@ -212,7 +222,8 @@ static marco_status run_chunks(run *r, marco_error *error)
             r->params->on_chunk(r->params->user, (int32_t)(c + 1),
                                 exp(-sum / (double)((c + 1) * r->per_chunk)));
     }
-    return MARCO_OK;
+    r->chunk = r->chunks.n_chunks;
+    return report(r, 0, error);
 }
 
 /* ---- what they amount to -------------------------------------------------------------------- */
@@ -351,6 +362,22 @@ static marco_status open_files(run *r, marco_error *error)
     return status;
 }
 
+static marco_status reserve(run *r, marco_error *error)
+{
+    const marco_perplexity_params *params = r->params;
+    size_t row = r->n_vocab * sizeof(float), n_base = params->base_engine ? r->per_chunk : PIECE;
+    bool compare = params->base || params->base_engine, rows = params->base || params->save;
+    r->positions = base_alloc_array(r->chunks.n_chunks * r->per_chunk, sizeof *r->positions);
+    r->logits = base_alloc_array(PIECE, row);
+    if (compare)
+        r->base_logits = base_alloc_array(n_base, row);
+    if (rows)
+        r->rows = base_alloc_array(PIECE, r->row_bytes);
+    if (!r->positions || !r->logits || (compare && !r->base_logits) || (rows && !r->rows))
+        return base_fail_memory(error, (PIECE + n_base) * row, "logits");
+    return MARCO_OK;
+}
+
 static marco_status set_up(run *r, const char *text, size_t size, marco_error *error)
 {
     const marco_perplexity_params *params = r->params;
@@ -362,20 +389,9 @@ static marco_status set_up(run *r, const char *text, size_t size, marco_error *e
         return status;
     r->first = (size_t)r->chunks.n_ctx / 2;
     r->per_chunk = (size_t)r->chunks.n_ctx - 1 - r->first;
-    r->piece = PIECE_BYTES / (r->n_vocab * sizeof(float)) + 1;
-    r->piece = r->piece < r->per_chunk ? r->piece : r->per_chunk;
-
-    bool compare = params->base || params->base_engine;
-    size_t n = r->chunks.n_chunks * r->per_chunk, logits = r->piece * r->n_vocab;
-    r->positions = base_alloc_array(n, sizeof *r->positions);
-    r->logits = base_alloc_array(logits, sizeof *r->logits);
-    if (compare)
-        r->base_logits = base_alloc_array(logits, sizeof *r->base_logits);
-    if (params->base || params->save)
-        r->rows = base_alloc_array(r->piece, r->row_bytes);
-    if (!r->positions || !r->logits || (compare && !r->base_logits) ||
-        ((params->base || params->save) && !r->rows))
-        return base_fail_memory(error, logits * sizeof *r->logits, "logits");
+    status = reserve(r, error);
+    if (status)
+        return status;
 
     marco_session_params session = marco_session_params_default();
     session.n_ctx = r->chunks.n_ctx;
