@@ -408,6 +408,33 @@ MARCO_API marco_status marco_perplexity(marco_engine *engine, const char *text, 
                                         const marco_perplexity_params *params,
                                         marco_perplexity_result *result, marco_error *error);
 
+typedef struct marco_imatrix_params {
+    int32_t n_ctx;           /* as in marco_perplexity_params */
+    int32_t max_chunks;      /* 0: all */
+    const char *text_name;   /* is kept in the file; NULL: none */
+    bool overwrite;          /* a file that exists; else it is refused */
+    marco_progress progress; /* tokens */
+} marco_imatrix_params;
+
+/* All zero. */
+MARCO_API marco_imatrix_params marco_imatrix_params_default(void);
+
+typedef struct marco_imatrix_result {
+    int32_t n_ctx, n_chunks;
+    /* Experts of all layers, how many of them no token was routed to, and the layer with the most
+     * of those. 0 in a dense model. */
+    int64_t n_experts, n_unused;
+    int32_t worst_layer, worst_unused;
+} marco_imatrix_result;
+
+/* Writes an importance matrix, for marco_quantize and llama.cpp: over the tokens of a text, the sum
+ * of squares of every column that the weights of each matrix in the layers meet, and their number;
+ * for an expert over the tokens routed to it. GGUF where `to` ends in ".gguf", else llama.cpp's
+ * older form. The engine must be on MARCO_COMPUTE_F32. The same bytes for any number of threads. */
+MARCO_API marco_status marco_imatrix(marco_engine *engine, const char *text, size_t size,
+                                     const char *to, const marco_imatrix_params *params,
+                                     marco_imatrix_result *result, marco_error *error);
+
 /* ---- working on checkpoints -------------------------------------------------------------- */
 
 /* Everything about a checkpoint as a JSON object, without loading its weights. Documented in

@@ -59,6 +59,11 @@ static slot slot_of(model_weights *w, const model_tensor *tensor)
     return (slot){0};
 }
 
+const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor)
+{
+    return slot_of((model_weights *)weights, tensor).matrix;
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 /* A tensor is read in pieces of about this many bytes, several at a time. */
@@ -258,7 +263,7 @@ bool model_weights_find_nonfinite(const model_weights *w, char name[128])
         return false;
     model_config_tensors(&w->config, tensors, n);
     for (size_t i = 0; i < n && !found; i++) {
-        const model_matrix *m = slot_of((model_weights *)w, &tensors[i]).matrix;
+        const model_matrix *m = model_weights_matrix(w, &tensors[i]);
         float *row = m ? base_alloc_array((size_t)m->cols, sizeof *row) : NULL;
         if (row && !matrix_is_finite(m, row)) {
             model_tensor_gguf_name(&tensors[i], name);

@@ -39,6 +39,9 @@ marco_status model_weights_load(model_source *source, base_pool *pool,
                                 marco_error *error);
 void model_weights_free(model_weights *weights);
 
+/* The matrix that a tensor of the configuration became; NULL for a vector. */
+const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor);
+
 /* Row `row` of matrix `mat`. */
 static inline const uint8_t *model_matrix_row(const model_matrix *m, int64_t mat, int64_t row)
 {
