@@ -44,17 +44,14 @@ static int read_template(const command *self, const char *name, text *out)
     return EXIT_SUCCESS;
 }
 
-int load_open(const command *self, const load_options *options, const char *chat_template,
-              loaded *out)
+int load_engine(const command *self, const load_options *options, const char *chat_template,
+                loaded *out)
 {
     *out = (loaded){.progress = progress_create(self, options->quiet)};
     if (!options->model)
         return command_misused(self, "no model: give -m MODEL");
     marco_engine_params engine = marco_engine_params_default();
     int exit_status = read_compute(self, options->compute, &engine.compute);
-    marco_session_params session = marco_session_params_default();
-    if (exit_status == EXIT_SUCCESS)
-        exit_status = read_kv(self, options->kv, &session.kv_type);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
     text template_text;
@@ -79,10 +76,23 @@ int load_open(const command *self, const load_options *options, const char *chat
         print_safely(stderr, info->provenance, strlen(info->provenance));
         fputc('\n', stderr);
     }
+    return EXIT_SUCCESS;
+}
+
+int load_open(const command *self, const load_options *options, const char *chat_template,
+              loaded *out)
+{
+    marco_session_params session = marco_session_params_default();
+    int exit_status = read_kv(self, options->kv, &session.kv_type);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = load_engine(self, options, chat_template, out);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+    marco_error error = {0};
     session.n_ctx = options->ctx;
     session.chunk = options->chunk;
     session.progress = progress_of(&out->progress);
-    status = marco_session_create(out->engine, &session, &out->session, &error);
+    marco_status status = marco_session_create(out->engine, &session, &out->session, &error);
     return command_status(self, status, &error);
 }
 

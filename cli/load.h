@@ -20,25 +20,33 @@ typedef struct load_options {
     CLI_OPTION("model", 'm', TEXT, "MODEL", type, field, 0,                                        \
                "The checkpoint: a GGUF file or a Hugging Face folder.")
 
-/* The rows of a command's option table; `type` has a load_options named `load`. */
-#define LOAD_OPTIONS(type)                                                                         \
+/* Rows of a command's option table; `type` has a load_options named `load`. Those of the engine: */
+#define ENGINE_OPTIONS(type)                                                                       \
     MODEL_OPTION(type, load.model),                                                                \
         CLI_OPTION("threads", 't', THREADS, "N", type, load.threads, 0,                            \
                    "Threads; all the cores this process may use unless given."),                   \
         CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
-                   "the fastest path for the weights' types."),                                    \
+                   "the fastest path for the weights' types.")
+
+/* ... of the session: */
+#define SESSION_OPTIONS(type)                                                                      \
+    CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                            \
+               "Tokens of context; what the model was made for unless given."),                    \
         CLI_OPTION("kv", 0, TEXT, "f16|f32|q8_0", type, load.kv, 0,                                \
                    "How keys and values are kept: f16 (default), f32 (default under --compute "    \
                    "f32), or q8_0, which takes half the memory of f16."),                          \
-        CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                        \
-                   "Tokens of context; what the model was made for unless given."),                \
         CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
-                   "Prompt tokens per forward pass (512). No effect on any result."),              \
-        CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                      \
-                   "JSON on standard output, and nothing else there."),                            \
+                   "Prompt tokens per forward pass (512). No effect on any result.")
+
+/* ... of what is printed: */
+#define REPORT_OPTIONS(type)                                                                       \
+    CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                          \
+               "JSON on standard output, and nothing else there."),                                \
         CLI_OPTION("quiet", 'q', FLAG, NULL, type, load.quiet, 0,                                  \
                    "No progress and no statistics on standard error.")
+
+#define LOAD_OPTIONS(type) ENGINE_OPTIONS(type), SESSION_OPTIONS(type), REPORT_OPTIONS(type)
 
 typedef struct loaded {
     marco_engine *engine;
@@ -51,6 +59,10 @@ typedef struct loaded {
 int load_open(const command *self, const load_options *options, const char *chat_template,
               loaded *out);
 void load_close(loaded *l);
+
+/* Opens the engine alone. */
+int load_engine(const command *self, const load_options *options, const char *chat_template,
+                loaded *out);
 
 /* The most memory the process has held, bytes. */
 uint64_t memory_peak(void);

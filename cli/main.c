@@ -8,11 +8,14 @@
 
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
     inspect_command, convert_command, quantize_command, upcycle_command, synth_command, help_command;
+extern const command perplexity_command, imatrix_command;
 
 const command *const commands[] = {
     &run_command,
     &chat_command,
     &score_command,
+    &perplexity_command,
+    &imatrix_command,
     &tokenize_command,
     &detokenize_command,
     &inspect_command,

@@ -373,6 +373,85 @@ MARCO_API marco_status marco_session_generate(marco_session *session, const int3
                                               const marco_generation *generation,
                                               marco_generation_stats *stats, marco_error *error);
 
+/* ---- measuring over a text --------------------------------------------------------------- */
+
+/* The text is encoded as plain characters and cut into chunks of n_ctx tokens, each evaluated on
+ * its own; tokens after the last whole chunk are left out. Where the checkpoint asks for a
+ * beginning-of-sequence token, every chunk begins with it, in place of its first token. As
+ * llama.cpp does. */
+
+typedef struct marco_perplexity_params {
+    int32_t n_ctx;      /* tokens of a chunk, at least 4; 0: 512, or the model's context if less */
+    int32_t max_chunks; /* 0: all */
+    /* Compare with another run, at most one of the two: a file that `save` left, or an engine with
+     * the same vocabulary and tokenizer, which evaluates the same chunks. NULL: don't. */
+    const char *base;
+    marco_engine *base_engine;
+    /* Where to leave this run's log-probabilities for later ones: 2 bytes for each id of the
+     * vocabulary and position scored. Appears whole or not at all. NULL: nowhere. Not together with
+     * a comparison. */
+    const char *save;
+    bool overwrite;          /* a file that exists at `save`; else it is refused */
+    marco_progress progress; /* tokens */
+    /* The perplexity so far, after each chunk; NULL: not called. */
+    void (*on_chunk)(void *user, int32_t n_chunks, double perplexity);
+    void *user;
+} marco_perplexity_params;
+
+/* All zero. */
+MARCO_API marco_perplexity_params marco_perplexity_params_default(void);
+
+/* KL(base || this) of the distributions at a position, in nats, over the positions. Percentiles
+ * lie between the two nearest positions' values, in proportion. */
+typedef struct marco_divergence {
+    double mean, error; /* and the mean's standard error */
+    double median, p99, p999, max;
+    double same_top;        /* share of positions where both find the same id likeliest */
+    double base_perplexity; /* of the run compared with */
+    double log_ratio, log_ratio_error; /* ln(perplexity / base_perplexity), its standard error */
+} marco_divergence;
+
+typedef struct marco_perplexity_result {
+    int32_t n_ctx, n_chunks;
+    int64_t n_scored;         /* positions */
+    double perplexity, error; /* exp(mean of -ln p), its standard error */
+    bool compared;
+    marco_divergence divergence; /* where compared */
+} marco_perplexity_result;
+
+/* How well the model predicts the text: of each chunk the tokens n_ctx/2 + 1 to n_ctx - 1, counted
+ * from 0, given those before them in the chunk. The same to the bit for any number of threads. */
+MARCO_API marco_status marco_perplexity(marco_engine *engine, const char *text, size_t size,
+                                        const marco_perplexity_params *params,
+                                        marco_perplexity_result *result, marco_error *error);
+
+typedef struct marco_imatrix_params {
+    int32_t n_ctx;           /* as in marco_perplexity_params */
+    int32_t max_chunks;      /* 0: all */
+    const char *text_name;   /* is kept in the file; NULL: none */
+    bool overwrite;          /* a file that exists; else it is refused */
+    marco_progress progress; /* tokens */
+} marco_imatrix_params;
+
+/* All zero. */
+MARCO_API marco_imatrix_params marco_imatrix_params_default(void);
+
+typedef struct marco_imatrix_result {
+    int32_t n_ctx, n_chunks;
+    /* Experts of all layers, how many of them no token was routed to, and the layer with the most
+     * of those. 0 in a dense model. */
+    int64_t n_experts, n_unused;
+    int32_t worst_layer, worst_unused;
+} marco_imatrix_result;
+
+/* Writes an importance matrix, for marco_quantize and llama.cpp: over the tokens of a text, the sum
+ * of squares of every column that the weights of each matrix in the layers meet, and their number;
+ * for an expert over the tokens routed to it. GGUF where `to` ends in ".gguf", else llama.cpp's
+ * older form. The engine must be on MARCO_COMPUTE_F32. The same bytes for any number of threads. */
+MARCO_API marco_status marco_imatrix(marco_engine *engine, const char *text, size_t size,
+                                     const char *to, const marco_imatrix_params *params,
+                                     marco_imatrix_result *result, marco_error *error);
+
 /* ---- working on checkpoints -------------------------------------------------------------- */
 
 /* Everything about a checkpoint as a JSON object, without loading its weights. Documented in

@@ -11,6 +11,8 @@ struct model_context {
     const kern_table *kernels;
     base_pool *pool;
     bool f32;
+    model_observer observer; /* or NULL */
+    void *observer_user;
 
     float *inv_freq; /* [D / 2] */
     float rope_magnitude;

@@ -57,6 +57,12 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     return MARCO_OK;
 }
 
+void model_context_observe(model_context *context, model_observer observer, void *user)
+{
+    context->observer = observer;
+    context->observer_user = user;
+}
+
 /* ---- buffers that grow with the number of tokens ------------------------------------------- */
 
 /* One block of memory, cut into 64-byte aligned pieces. */

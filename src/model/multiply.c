@@ -183,6 +183,10 @@ void model_multiply(model_context *ctx, int64_t n_products)
         int64_t rows = rows_per_part(&ctx->products[i]);
         ctx->parts[i + 1] = ctx->parts[i] + (ctx->products[i].w->rows + rows - 1) / rows;
     }
+    for (int64_t i = 0; ctx->observer && i < n_products; i++) {
+        const model_product *p = &ctx->products[i];
+        ctx->observer(ctx->observer_user, p->w, p->mat, p->x.f32 + p->first * p->w->cols, p->n);
+    }
     base_pool_run(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
 }
 

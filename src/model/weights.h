@@ -60,6 +60,9 @@ marco_status model_weights_load(model_source *source, const model_load_params *p
                                 model_weights **out, marco_error *error);
 void model_weights_free(model_weights *weights);
 
+/* The matrix that a tensor of the configuration became; NULL for a vector. */
+const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor);
+
 /* Where matrix `mat` begins. Streamed ones must be held by the cache. */
 static inline const uint8_t *model_matrix_at(const model_matrix *m, int64_t mat)
 {
