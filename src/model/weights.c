@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/numa.h"
 
 /* Where a tensor goes: a matrix, or a vector of floats. */
 typedef struct slot {
@@ -118,6 +119,7 @@ static marco_status read_matrix(load *l, size_t index, model_matrix *m, marco_er
     m->data = base_alloc_aligned((size_t)bytes);
     if (!m->data)
         return base_fail_memory(error, (size_t)bytes, l->source->path);
+    base_memory_interleave(m->data, (size_t)bytes);
     l->weights->bytes += bytes;
 
     reading r = {.source = l->source, .index = index, .matrix = m};
