@@ -64,11 +64,9 @@ struct base_pool {
     _Atomic bool stop;
 
     _Alignas(LINE) _Atomic int64_t pending; /* parts not done yet */
-
     /* Whether somebody sleeps, or is about to. Set under the lock, before looking once more at
      * what is waited for; read after changing it: one of the two sees the other. */
-    _Alignas(LINE) _Atomic bool workers_asleep;
-    _Atomic bool caller_asleep;
+    _Atomic bool workers_asleep, caller_asleep;
     pthread_mutex_t lock;
     pthread_cond_t wake; /* workers: left > 0 or stop */
     pthread_cond_t done; /* the caller: pending == 0 */

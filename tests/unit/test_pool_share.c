@@ -98,24 +98,27 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The middle of several rounds' rates beside a competitor, as a share of the rate alone. */
+/* The middle of several rounds' rates beside a competitor, as a share of the best rate alone; -1
+ * where not even that is near what two free cores give. */
 static double measure_share(base_pool *pool, int64_t steps, int cpu)
 {
-    double shares[ROUNDS];
+    double beside[ROUNDS], alone = 1e9, ideal = TASKS * 82e-6;
     for (int i = 0; i < ROUNDS; i++) {
-        double alone = decode_like(pool, steps);
+        double seconds = decode_like(pool, steps);
+        alone = seconds < alone ? seconds : alone;
         pid_t child = start_competitor(cpu);
         assert_true(child > 0);
         decode_like(pool, steps / 5); /* the scheduler gets to know it */
-        double beside = decode_like(pool, steps);
+        beside[i] = decode_like(pool, steps);
         kill(child, SIGKILL);
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFSIGNALED(status)); /* it was there all the time */
-        shares[i] = alone / beside;
     }
-    qsort(shares, ROUNDS, sizeof *shares, compare);
-    return shares[ROUNDS / 2];
+    qsort(beside, ROUNDS, sizeof *beside, compare);
+    print_message("%d tasks: %.0f ms of work a thread, %.0f ms alone, %.0f ms beside another\n",
+                  TASKS, ideal * 1e3, alone * 1e3, beside[ROUNDS / 2] * 1e3);
+    return alone > 1.5 * ideal ? -1 : alone / beside[ROUNDS / 2];
 }
 
 /* Keeps this process to two cores, whatever the machine has; the second of them, or -1. */
@@ -147,15 +150,18 @@ static void a_competitor_takes_no_more_than_its_share(void **state)
         skip();
     }
     base_pool *pool;
-    int64_t steps = calibrate();
     double share = 0;
     assert_int_equal(base_pool_create(2, &pool, NULL), MARCO_OK);
-    /* Others may use the machine too, so one good attempt is enough: no bug gives one by luck. */
     for (int i = 0; i < ATTEMPTS && share < 0.6; i++) {
-        share = measure_share(pool, steps, cpu);
-        print_message("beside a competitor: %.2f of the rate alone (0.75 is fair)\n", share);
+        share = measure_share(pool, calibrate(), cpu);
+        if (share >= 0)
+            print_message("%.2f of the rate alone; 0.75 is fair\n", share);
     }
     base_pool_destroy(pool);
+    if (share < 0) {
+        print_message("skipped: others use the machine\n");
+        skip();
+    }
     assert_true(share >= 0.6);
 }
 
