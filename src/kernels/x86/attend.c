@@ -164,23 +164,33 @@ typedef struct row_view {
     float fade[ROWS];
 } row_view;
 
-LANES_INLINE __m256 load_value(const tensor_type type, const char *row, int64_t column,
-                               const int left)
+/* Columns from `column` on: n_c vectors, or the first `left` < 8 numbers of one and zeros. Vectors
+ * begin at blocks of Q8_0, or are no more than what is left of one. */
+LANES_INLINE void load_values(const tensor_type type, const char *row, int64_t column,
+                              const int left, __m256 *v, const int n_c)
 {
-    if (type == TENSOR_Q8_0) {
-        const char *block = row + column / BLOCK * (int64_t)sizeof(tensor_q8_0);
-        uint16_t d;
-        memcpy(&d, block, sizeof(d));
-        __m256 scale = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(d)));
-        return _mm256_mul_ps(load(type, block + 2 + column % BLOCK), scale);
-    }
     const char *p = row + column * size_of(type);
-    if (left >= 8) {
-        return load(type, p);
+    if (type == TENSOR_Q8_0) {
+        p += (column / BLOCK + 1) * (int64_t)(sizeof(tensor_q8_0) - BLOCK);
+        __m256 scale = _mm256_setzero_ps();
+        for (int c = 0; c < n_c; c++) {
+            const char *number = p + c * 8 + c * 8 / BLOCK * (int)(sizeof(tensor_q8_0) - BLOCK);
+            if (c * 8 % BLOCK == 0) {
+                uint16_t d;
+                memcpy(&d, number - column % BLOCK - sizeof(d), sizeof(d));
+                scale = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(d)));
+            }
+            v[c] = _mm256_mul_ps(load(type, number), scale);
+        }
+    } else if (left < 8) {
+        char whole[32] = {0};
+        memcpy(whole, p, (size_t)(left * size_of(type)));
+        v[0] = load(type, whole);
+    } else {
+        for (int c = 0; c < n_c; c++) {
+            v[c] = load(type, p + c * 8 * size_of(type));
+        }
     }
-    char whole[32] = {0};
-    memcpy(whole, p, (size_t)(left * size_of(type)));
-    return load(type, whole);
 }
 
 /* acc[r] = acc[r] * fade[r] + the sum of weights[r, i] * values[i] over the keys that r sees, for
@@ -207,20 +217,15 @@ LANES_INLINE int64_t blend(const tensor_type type, const tile *t, int64_t column
         for (; i < view->least; i++, row += t->row_bytes) {
             ask(ahead, (size_t)(i * step), step);
             __m256 v[MAX_VECTORS];
-            for (int c = 0; c < n_c; c++) {
-                v[c] = load_value(type, row, column + 8 * c, left);
-            }
+            load_values(type, row, column, left, v, n_c);
             multiply_add(sum, weights + i, KERN_TILE, v, n_r, n_c);
         }
         for (; i < view->most; i++, row += t->row_bytes) {
+            __m256 v[MAX_VECTORS];
+            load_values(type, row, column, left, v, n_c);
             for (int r = 0; r < n_r; r++) {
-                if (i >= view->seen[r]) {
-                    continue;
-                }
-                __m256 weight = _mm256_broadcast_ss(weights + r * KERN_TILE + i);
-                for (int c = 0; c < n_c; c++) {
-                    __m256 v = load_value(type, row, column + 8 * c, left);
-                    sum[r][c] = _mm256_fmadd_ps(weight, v, sum[r][c]);
+                if (i < view->seen[r]) {
+                    multiply_add(sum + r, weights + r * KERN_TILE + i, KERN_TILE, v, 1, n_c);
                 }
             }
         }
@@ -294,7 +299,8 @@ LANES_INLINE void widen_values(const tensor_type type, const tile *t, float *to,
         float *at = to + i * PANEL;
         for (int64_t d = 0; d < t->dim; d += 8) {
             int64_t left = t->dim - d;
-            __m256 v = load_value(type, row, d, left < 8 ? (int)left : 8);
+            __m256 v;
+            load_values(type, row, d, left < 8 ? (int)left : 8, &v, 1);
             _mm256_storeu_ps(at + d / PANEL * (KERN_TILE * PANEL) + d % PANEL, v);
         }
         if ((t->dim + 7) / 8 % 2 != 0) {
