@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "base/memory.h"
+#include "base/random.h"
+#include "model/context.h"
 #include "scratch.h"
 #include "tiny_checkpoint.h"
 
@@ -17,11 +19,11 @@ enum { SPAN = 1024, PAGE = 64, MORE = 24 };
 
 static const marco_kv_type types[] = {MARCO_KV_F32, MARCO_KV_F16, MARCO_KV_Q8_0};
 
-typedef struct model {
+typedef struct checkpoint {
     scratch files;
     const char *folder;
     tiny_vector *vector;
-} model;
+} checkpoint;
 
 static void check(marco_status status, const marco_error *error)
 {
@@ -30,7 +32,7 @@ static void check(marco_status status, const marco_error *error)
 }
 
 /* The checkpoint, made for 4096 tokens. */
-static void open_model(model *m, const char *name)
+static void open_model(checkpoint *m, const char *name)
 {
     static const char context[] = "\"max_position_embeddings\": 512";
     m->vector = tiny_vector_read(name);
@@ -50,7 +52,7 @@ static void open_model(model *m, const char *name)
     free(config);
 }
 
-static void close_model(model *m)
+static void close_model(checkpoint *m)
 {
     scratch_remove(&m->files);
     tiny_vector_free(m->vector);
@@ -135,7 +137,7 @@ static void long_contexts_are_free_of_scheduling(void **state)
     static const size_t tokens[] = {MORE, MORE, MORE, 170};
     enum { PLACES = sizeof filled / sizeof *filled, TYPES = 3 };
     float *first[PLACES][TYPES] = {0};
-    model m;
+    checkpoint m;
     open_model(&m, *state);
     for (int32_t threads = 1; threads <= 3; threads += 2) {
         marco_engine *engine = tiny_engine_open(m.folder, MARCO_COMPUTE_AUTO, threads);
@@ -149,6 +151,89 @@ static void long_contexts_are_free_of_scheduling(void **state)
         for (size_t t = 0; t < TYPES; t++)
             free(first[p][t]);
     close_model(&m);
+}
+
+/* ---- against double precision --------------------------------------------------------------- */
+
+enum { HEADS = 4, KV_HEADS = 2, DIM = 20, POSITIONS = 2 * SPAN + 100 };
+
+static float numbers[4][POSITIONS * HEADS * DIM]; /* q, k, v, out */
+
+/* Softmax over all keys of one head and token at once. */
+static void expect_attended(int64_t token, int64_t head)
+{
+    static double weight[POSITIONS];
+    const float *q = numbers[0] + (token * HEADS + head) * DIM;
+    double max = -INFINITY, sum = 0, out[DIM] = {0};
+    for (int64_t i = 0; i <= token; i++) {
+        const float *k = numbers[1] + (i * KV_HEADS + head / 2) * DIM;
+        weight[i] = 0;
+        for (int d = 0; d < DIM; d++)
+            weight[i] += (double)q[d] * (double)k[d] / sqrt(DIM);
+        max = weight[i] > max ? weight[i] : max;
+    }
+    for (int64_t i = 0; i <= token; i++) {
+        const float *v = numbers[2] + (i * KV_HEADS + head / 2) * DIM;
+        weight[i] = exp(weight[i] - max);
+        sum += weight[i];
+        for (int d = 0; d < DIM; d++)
+            out[d] += weight[i] * (double)v[d];
+    }
+    for (int d = 0; d < DIM; d++) {
+        double got = (double)numbers[3][(token * HEADS + head) * DIM + d];
+        if (!(fabs(got - out[d] / sum) <= 1e-5))
+            fail_msg("token %d, head %d, number %d: %g, not %g", (int)token, (int)head, d, got,
+                     out[d] / sum);
+    }
+}
+
+/* Keys whose scores grow and shrink along the context, so that spans weigh differently. */
+static void spans_add_up(void **state)
+{
+    (void)state;
+    static float ones[POSITIONS * DIM / 2], zeros[POSITIONS * DIM / 2];
+    model_layer layer = {0};
+    model_weights weights = {
+        .config = {.n_layers = 1, .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = DIM},
+        .layers = &layer};
+    model_context c = {.weights = &weights,
+                       .kernels = kern_table_get(NULL),
+                       .q = numbers[0],
+                       .k = numbers[1],
+                       .v = numbers[2],
+                       .attended = numbers[3],
+                       .cosine = ones,
+                       .sine = zeros};
+    _Atomic int64_t left[KV_HEADS];
+    model_kv kv;
+    c.spans_left = left;
+    c.scratch = base_alloc_array(model_attention_scratch(&weights.config), sizeof(float));
+    assert_non_null(c.scratch);
+    for (int64_t i = 0; i < POSITIONS * HEADS * DIM; i++)
+        for (uint64_t n = 0; n < 3; n++)
+            numbers[n][i] = (float)(base_random_unit(1, n, (uint64_t)i) * 4 - 2);
+    for (int64_t i = 0; i < POSITIONS * KV_HEADS * DIM; i++)
+        numbers[1][i] *= (float)(1 + sin((double)(i / (KV_HEADS * DIM)) / 300));
+    for (int64_t i = 0; i < POSITIONS * DIM / 2; i++)
+        ones[i] = 1;
+    model_kv_init(&kv, &weights.config, TENSOR_F32);
+    assert_int_equal(model_kv_reserve(&kv, POSITIONS, NULL), MARCO_OK);
+    model_attend(&c, &kv, 0, POSITIONS - 1, 0);
+    for (int64_t i = 0; i < POSITIONS - 1; i += 91)
+        for (int64_t h = 0; h < HEADS; h++)
+            expect_attended(i, h);
+
+    c.q += (POSITIONS - 1) * HEADS * DIM; /* the last by itself, shared by spans */
+    c.attended += (POSITIONS - 1) * HEADS * DIM;
+    c.k += (POSITIONS - 1) * KV_HEADS * DIM;
+    c.v += (POSITIONS - 1) * KV_HEADS * DIM;
+    assert_int_equal(model_attention_reserve(&c, 1, POSITIONS - 1, NULL), MARCO_OK);
+    model_attend(&c, &kv, 0, 1, POSITIONS - 1);
+    for (int64_t h = 0; h < HEADS; h++)
+        expect_attended(POSITIONS - 1, h);
+    model_kv_free(&kv);
+    base_free(c.scratch);
+    base_free(c.partials);
 }
 
 /* ---- types ---------------------------------------------------------------------------------- */
@@ -178,7 +263,7 @@ static double divergence(const float *p, const float *q, size_t rows, size_t n)
 static void types_are_close_to_one_another(void **state)
 {
     static const double most[] = {0, 1e-5, 2e-3};
-    model m;
+    checkpoint m;
     open_model(&m, *state);
     marco_engine *engine = tiny_engine_open(m.folder, MARCO_COMPUTE_F32, 2);
     size_t n_vocab = (size_t)marco_engine_info(engine)->n_vocab;
@@ -200,7 +285,7 @@ static void sizes_are_told_as_they_are(void **state)
 {
     (void)state;
     static const uint64_t halves[] = {64, 32, 17}; /* of 32 numbers */
-    model m;
+    checkpoint m;
     open_model(&m, "qwen3");
     for (int compute = 0; compute < 2; compute++) {
         marco_engine *engine = tiny_engine_open(m.folder, (marco_compute)compute, 1);
@@ -224,7 +309,7 @@ static void sizes_are_told_as_they_are(void **state)
 static void types_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
-    model m;
+    checkpoint m;
     marco_error error = {0};
     marco_session *s;
     open_model(&m, "qwen3moe-256"); /* heads of 16 */
@@ -264,7 +349,7 @@ static void filling_depends_on_place_and_seed_alone(void **state)
 {
     (void)state;
     static float a[1024], b[1024];
-    model m;
+    checkpoint m;
     open_model(&m, "qwen3");
     marco_engine *engine = tiny_engine_open(m.folder, MARCO_COMPUTE_AUTO, 3);
     size_t bytes = (size_t)marco_engine_info(engine)->n_vocab * sizeof(float);
@@ -289,7 +374,7 @@ static void running_out_of_memory_loses_nothing(void **state)
 {
     (void)state;
     const int32_t id = 3;
-    model m;
+    checkpoint m;
     open_model(&m, "qwen3");
     marco_engine *engine = tiny_engine_open(m.folder, MARCO_COMPUTE_AUTO, 2);
     marco_session *s = session(engine, MARCO_KV_AUTO, 0);
@@ -327,6 +412,7 @@ int main(void)
         SCHEDULE("llama"),        /* 3, of 12 numbers */
         SCHEDULE("llama-llama3"), /* 4, one KV head */
         SCHEDULE("llama-linear"), /* 1 */
+        cmocka_unit_test(spans_add_up),
         {"types qwen3", types_are_close_to_one_another, NULL, NULL, "qwen3"},
         cmocka_unit_test(sizes_are_told_as_they_are),
         cmocka_unit_test(types_that_do_not_fit_are_refused),
