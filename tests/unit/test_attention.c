@@ -187,7 +187,7 @@ static void expect_attended(int64_t token, int64_t head)
     }
 }
 
-/* Keys whose scores grow and shrink along the context, so that spans weigh differently. */
+/* Keys whose scores are largest in the middle span, so that spans fade both ways. */
 static void spans_add_up(void **state)
 {
     (void)state;
@@ -213,7 +213,7 @@ static void spans_add_up(void **state)
         for (uint64_t n = 0; n < 3; n++)
             numbers[n][i] = (float)(base_random_unit(1, n, (uint64_t)i) * 4 - 2);
     for (int64_t i = 0; i < POSITIONS * KV_HEADS * DIM; i++)
-        numbers[1][i] *= (float)(1 + sin((double)(i / (KV_HEADS * DIM)) / 300));
+        numbers[1][i] *= (float)(1 + sin((double)(i / (KV_HEADS * DIM)) / 300 - 3.4));
     for (int64_t i = 0; i < POSITIONS * DIM / 2; i++)
         ones[i] = 1;
     model_kv_init(&kv, &weights.config, TENSOR_F32);
