@@ -292,24 +292,24 @@ marco_status model_attention_reserve(model_context *ctx, int64_t n, int64_t posi
     return MARCO_OK;
 }
 
-static void attend(attention_task *t)
+void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, int64_t position)
 {
-    model_context *ctx = t->ctx;
     const model_config *c = &ctx->weights->config;
-    int64_t heads = t->kv->n_heads, block = block_tokens(c);
-    if (t->n > 1)
-        base_pool_run(ctx->pool, store_token, t, t->n);
-    if (!splits(c, t->n, t->position)) {
-        base_pool_run(ctx->pool, attend_block, t, heads * ((t->n + block - 1) / block));
+    int64_t heads = kv->n_heads, block = block_tokens(c);
+    attention_task t = {.ctx = ctx, .kv = kv, .layer = layer, .n = n, .position = position};
+    if (n > 1)
+        base_pool_run(ctx->pool, store_token, &t, n);
+    if (!splits(c, n, position)) {
+        base_pool_run(ctx->pool, attend_block, &t, heads * ((n + block - 1) / block));
         return;
     }
-    t->spans = (t->position + t->n + SPAN - 1) / SPAN;
-    int64_t units = t->spans * heads,
-            runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
-    t->run = (units + runs - 1) / runs;
+    t.spans = (position + n + SPAN - 1) / SPAN;
+    int64_t units = t.spans * heads;
+    int64_t runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
+    t.run = (units + runs - 1) / runs;
     for (int64_t g = 0; g < heads; g++)
-        atomic_store_explicit(&ctx->spans_left[g], t->spans, memory_order_relaxed);
-    base_pool_run(ctx->pool, attend_run, t, (units + t->run - 1) / t->run);
+        atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
+    base_pool_run(ctx->pool, attend_run, &t, (units + t.run - 1) / t.run);
 }
 
 void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)
@@ -318,7 +318,6 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
     const model_layer *layer = &ctx->weights->layers[index];
     int64_t q_dim = (int64_t)c->n_heads * c->head_dim,
             kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
-    attention_task task = {.ctx = ctx, .kv = kv, .layer = index, .n = n, .position = position};
 
     model_rows x = {ctx->normed, NULL};
     if (model_wants_q8(ctx, &layer->q) || model_wants_q8(ctx, &layer->k) ||
@@ -334,7 +333,7 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
         (model_product){.w = &layer->v, .x = x, .n = n, .out = ctx->v, .stride = kv_dim};
     model_multiply(ctx, 3);
 
-    attend(&task);
+    model_attend(ctx, kv, index, n, position);
 
     model_rows attended = {ctx->attended, NULL};
     if (model_wants_q8(ctx, &layer->out)) {

@@ -23,7 +23,7 @@ struct model_context {
     int64_t n_products;             /* of the multiplication under way */
     int64_t *first;                 /* [X + 1] first pair of each expert */
 
-    float *partials; /* attention's states by (KV head, span), where spans are shared */
+    float *partials;             /* attention's states by (KV head, span), where spans are shared */
     size_t partials_capacity;    /* floats */
     _Atomic int64_t *spans_left; /* [G] spans of a head that are not done */
 
@@ -91,6 +91,10 @@ void model_norm_rows(model_context *context, const float *x, const float *weight
  * in `projected`. */
 void model_attention(model_context *context, model_kv *kv, int64_t layer, int64_t n,
                      int64_t position);
+
+/* The middle of model_attention: norms and turns q and k, stores k and v, and leaves softmax(q k^T
+ * / sqrt(D)) v in `attended`. */
+void model_attend(model_context *context, model_kv *kv, int64_t layer, int64_t n, int64_t position);
 
 /* Floats of scratch that attention needs per thread. */
 size_t model_attention_scratch(const model_config *config);

@@ -99,9 +99,9 @@ static void bench_matmul(work *a, const kern_matmul *slot, tensor_type type, con
 
 enum { DIM = 128, GROUP = 2 };
 
-/* Goes once over `tiles` tiles with n_q queries. Returns seconds. */
+/* Goes over `tiles` tiles, `times` in all, with n_q queries. Returns seconds per tile. */
 static double attend_time(const work *a, kern_attend_fn fn, size_t tile_bytes, int64_t tiles,
-                          int64_t n_q)
+                          int64_t times, int64_t n_q)
 {
     float max[64], sum[64];
     kern_attend state = {.dim = DIM,
@@ -117,11 +117,11 @@ static double attend_time(const work *a, kern_attend_fn fn, size_t tile_bytes, i
         max[j] = sum[j] = 0;
     }
     double start = now();
-    for (int64_t i = 0; i < tiles; i++) {
-        const char *keys = a->w + (size_t)i * 2 * tile_bytes;
+    for (int64_t i = 0; i < times; i++) {
+        const char *keys = a->w + (size_t)(i % tiles) * 2 * tile_bytes;
         fn(&state, keys, keys + tile_bytes, keys + 2 * tile_bytes, KERN_TILE);
     }
-    return now() - start;
+    return (now() - start) / (double)times;
 }
 
 static void bench_attend(const work *a, tensor_type type, const char *name)
@@ -131,9 +131,9 @@ static void bench_attend(const work *a, tensor_type type, const char *name)
     int64_t tiles = (int64_t)(DRAM_BYTES / (2 * tile_bytes)) - 1;
     double decode = INFINITY, cached = INFINITY, prompt = INFINITY;
     for (int run = 0; run < 5; run++) {
-        decode = fmin(decode, attend_time(a, fn, tile_bytes, tiles, GROUP) / (double)tiles);
-        cached = fmin(cached, attend_time(a, fn, tile_bytes, 2, GROUP) / 2);
-        prompt = fmin(prompt, attend_time(a, fn, tile_bytes, 8, 64) / 8);
+        decode = fmin(decode, attend_time(a, fn, tile_bytes, tiles, tiles, GROUP));
+        cached = fmin(cached, attend_time(a, fn, tile_bytes, 4, 1000, GROUP));
+        prompt = fmin(prompt, attend_time(a, fn, tile_bytes, 8, 64, 64));
     }
     printf("%-28s %d queries: %6.1f GB/s cached, %6.1f GB/s from memory; 64: %6.1f GFLOPS\n", name,
            GROUP, (double)(2 * tile_bytes) / cached * 1e-9,

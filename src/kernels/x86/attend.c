@@ -12,8 +12,8 @@
 #include "tensor/blocks.h"
 
 enum {
-    GROUP = KERN_TILE_GROUP, /* keys side by side, a vector of them */
-    MAX_GROUPS = KERN_TILE / GROUP,
+    GROUP = KERN_TILE_GROUP,                        /* keys side by side, a vector of them */
+    MAX_VECTORS = 8,                                /* of keys or columns at once */
     BLOCK = 32,                                     /* dimensions that share a scale in Q8_0 */
     BLOCK_BYTES = GROUP * (int)sizeof(tensor_q8_0), /* of a group of keys: scales, numbers */
     FEW = 4,                                        /* queries that read the tile as it is */
@@ -64,51 +64,67 @@ LANES_INLINE void ask(const char *p, size_t at, const int step)
     }
 }
 
+/* sum[r][i] += x[r] * v[i]: a few numbers, `stride` apart, times a few vectors. */
+LANES_INLINE void multiply_add(__m256 sum[ROWS][MAX_VECTORS], const float *x, int64_t stride,
+                               const __m256 *v, const int n_r, const int n_v)
+{
+    for (int r = 0; r < n_r; r++) {
+        __m256 factor = _mm256_broadcast_ss(x + r * stride);
+        for (int i = 0; i < n_v; i++) {
+            sum[r][i] = _mm256_fmadd_ps(factor, v[i], sum[r][i]);
+        }
+    }
+}
+
 /* ---- scores --------------------------------------------------------------------------------- */
 
-/* scores[r, key] = q[r] . key for n_r queries and the keys of n_g groups, g the first. Meanwhile
- * the values are asked for, as many bytes as are read. */
-LANES_INLINE void score(const tensor_type type, const tile *t, int64_t g, const float *q,
-                        int64_t stride, float *scores, const int n_r, const int n_g)
+/* scores[r, key] = q[r] . key for n_r queries and groups of keys from g on, n_g at a time while
+ * there are as many before `end`; returns the first group that is left. Meanwhile the values are
+ * asked for, as many bytes as are read. (The outer loop is here so that compilers see the constant
+ * counts within it in time to keep the sums in registers.) */
+LANES_INLINE int64_t score(const tensor_type type, const tile *t, int64_t g, int64_t end,
+                           const float *q, int64_t stride, float *scores, const int n_r,
+                           const int n_g)
 {
     const int size = size_of(type);
     const int64_t span = type == TENSOR_Q8_0 ? BLOCK : t->dim;
-    const char *p = t->keys + (size_t)g * t->group_bytes;
-    const char *ahead = t->values + (size_t)g * t->group_bytes;
-    __m256 sum[ROWS][MAX_GROUPS];
-    __m256 scale[MAX_GROUPS];
-    size_t at = 0;
-    for (int r = 0; r < n_r; r++) {
-        for (int i = 0; i < n_g; i++) {
-            sum[r][i] = _mm256_setzero_ps();
-        }
-    }
-    for (int64_t from = 0; from < t->dim; from += span) {
-        if (type == TENSOR_Q8_0) {
+    for (; g + n_g <= end; g += n_g) {
+        const char *p = t->keys + (size_t)g * t->group_bytes;
+        const char *ahead = t->values + (size_t)g * t->group_bytes;
+        __m256 sum[ROWS][MAX_VECTORS];
+        __m256 scale[MAX_VECTORS];
+        size_t at = 0;
+        for (int r = 0; r < n_r; r++) {
             for (int i = 0; i < n_g; i++) {
-                scale[i] = load_half(p + (size_t)i * t->group_bytes + at);
+                sum[r][i] = _mm256_setzero_ps();
             }
-            ask(ahead, at * (size_t)n_g, LINE);
-            at += GROUP * 2;
         }
-        for (int64_t d = from; d < from + span; d++) {
-            ask(ahead, at * (size_t)n_g, n_g * GROUP * size);
-            for (int i = 0; i < n_g; i++) {
-                __m256 k = load(type, p + (size_t)i * t->group_bytes + at);
-                k = type == TENSOR_Q8_0 ? _mm256_mul_ps(k, scale[i]) : k;
-                for (int r = 0; r < n_r; r++) {
-                    __m256 x = _mm256_broadcast_ss(q + r * stride + d);
-                    sum[r][i] = _mm256_fmadd_ps(x, k, sum[r][i]);
+        for (int64_t from = 0; from < t->dim; from += span) {
+            if (type == TENSOR_Q8_0) {
+                for (int i = 0; i < n_g; i++) {
+                    scale[i] = load_half(p + (size_t)i * t->group_bytes + at);
                 }
+                ask(ahead, at * (size_t)n_g, LINE);
+                at += GROUP * 2;
             }
-            at += (size_t)(GROUP * size);
+            for (int64_t d = from; d < from + span; d++) {
+                ask(ahead, at * (size_t)n_g, n_g * GROUP * size);
+                __m256 k[MAX_VECTORS];
+                for (int i = 0; i < n_g; i++) {
+                    k[i] = load(type, p + (size_t)i * t->group_bytes + at);
+                    k[i] = type == TENSOR_Q8_0 ? _mm256_mul_ps(k[i], scale[i]) : k[i];
+                }
+                multiply_add(sum, q + d, stride, k, n_r, n_g);
+                at += (size_t)(GROUP * size);
+            }
+        }
+        for (int r = 0; r < n_r; r++) {
+            for (int i = 0; i < n_g; i++) {
+                _mm256_storeu_ps(scores + r * KERN_TILE + (g + i) * GROUP, sum[r][i]);
+            }
         }
     }
-    for (int r = 0; r < n_r; r++) {
-        for (int i = 0; i < n_g; i++) {
-            _mm256_storeu_ps(scores + r * KERN_TILE + (g + i) * GROUP, sum[r][i]);
-        }
-    }
+    return g;
 }
 
 /* ---- softmax -------------------------------------------------------------------------------- */
@@ -148,69 +164,78 @@ typedef struct row_view {
     float fade[ROWS];
 } row_view;
 
-LANES_INLINE __m256 load_value(const tensor_type type, const char *row, int64_t column,
-                               const int left)
+/* Columns from `column` on: n_c vectors, or the first `left` < 8 numbers of one and zeros. Vectors
+ * begin at blocks of Q8_0, or are no more than what is left of one. */
+LANES_INLINE void load_values(const tensor_type type, const char *row, int64_t column,
+                              const int left, __m256 *v, const int n_c)
 {
-    if (type == TENSOR_Q8_0) {
-        const char *block = row + column / BLOCK * (int64_t)sizeof(tensor_q8_0);
-        uint16_t d;
-        memcpy(&d, block, sizeof(d));
-        __m256 scale = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(d)));
-        return _mm256_mul_ps(load(type, block + 2 + column % BLOCK), scale);
-    }
     const char *p = row + column * size_of(type);
-    if (left >= 8) {
-        return load(type, p);
+    if (type == TENSOR_Q8_0) {
+        p += (column / BLOCK + 1) * (int64_t)(sizeof(tensor_q8_0) - BLOCK);
+        __m256 scale = _mm256_setzero_ps();
+        for (int c = 0; c < n_c; c++) {
+            const char *number = p + c * 8 + c * 8 / BLOCK * (int)(sizeof(tensor_q8_0) - BLOCK);
+            if (c * 8 % BLOCK == 0) {
+                uint16_t d;
+                memcpy(&d, number - column % BLOCK - sizeof(d), sizeof(d));
+                scale = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(d)));
+            }
+            v[c] = _mm256_mul_ps(load(type, number), scale);
+        }
+    } else if (left < 8) {
+        char whole[32] = {0};
+        memcpy(whole, p, (size_t)(left * size_of(type)));
+        v[0] = load(type, whole);
+    } else {
+        for (int c = 0; c < n_c; c++) {
+            v[c] = load(type, p + c * 8 * size_of(type));
+        }
     }
-    char whole[32] = {0};
-    memcpy(whole, p, (size_t)(left * size_of(type)));
-    return load(type, whole);
 }
 
 /* acc[r] = acc[r] * fade[r] + the sum of weights[r, i] * values[i] over the keys that r sees, for
- * n_c vectors of columns, or the first `left` < 8 numbers of one. */
-LANES_INLINE void blend(const tensor_type type, const tile *t, int64_t column, const int left,
-                        const row_view *view, const float *weights, float *acc, int64_t stride,
-                        const int n_r, const int n_c)
+ * columns from `column` on, n_c vectors at a time while there are as many before `end`, or for the
+ * last `left` < 8 columns; returns the first column that is left. */
+LANES_INLINE int64_t blend(const tensor_type type, const tile *t, int64_t column, int64_t end,
+                           const int left, const row_view *view, const float *weights, float *acc,
+                           int64_t stride, const int n_r, const int n_c)
 {
-    const int step = n_c * 8 * size_of(type);
-    const char *row = t->values;
-    const char *ahead = t->next + (size_t)column * KERN_TILE * (size_t)size_of(type);
-    __m256 sum[ROWS][8];
-    int64_t i = 0;
-    for (int r = 0; r < n_r; r++) {
-        for (int c = 0; c < n_c; c++) {
-            sum[r][c] = _mm256_mul_ps(_mm256_loadu_ps(acc + r * stride + column + 8 * c),
-                                      _mm256_set1_ps(view->fade[r]));
-        }
-    }
-    for (; i < view->least; i++, row += t->row_bytes) {
-        ask(ahead, (size_t)(i * step), step);
-        for (int c = 0; c < n_c; c++) {
-            __m256 v = load_value(type, row, column + 8 * c, left);
-            for (int r = 0; r < n_r; r++) {
-                __m256 weight = _mm256_broadcast_ss(weights + r * KERN_TILE + i);
-                sum[r][c] = _mm256_fmadd_ps(weight, v, sum[r][c]);
-            }
-        }
-    }
-    for (; i < view->most; i++, row += t->row_bytes) {
+    const int size = size_of(type);
+    const int step = n_c * 8 * size;
+    const int columns = left < 8 ? left : 8 * n_c;
+    for (; column + columns <= end; column += columns) {
+        const char *row = t->values;
+        const char *ahead = t->next + (size_t)(column * KERN_TILE * size);
+        __m256 sum[ROWS][MAX_VECTORS];
+        int64_t i = 0;
         for (int r = 0; r < n_r; r++) {
-            if (i >= view->seen[r]) {
-                continue;
-            }
-            __m256 weight = _mm256_broadcast_ss(weights + r * KERN_TILE + i);
             for (int c = 0; c < n_c; c++) {
-                __m256 v = load_value(type, row, column + 8 * c, left);
-                sum[r][c] = _mm256_fmadd_ps(weight, v, sum[r][c]);
+                sum[r][c] = _mm256_mul_ps(_mm256_loadu_ps(acc + r * stride + column + 8 * c),
+                                          _mm256_set1_ps(view->fade[r]));
+            }
+        }
+        for (; i < view->least; i++, row += t->row_bytes) {
+            ask(ahead, (size_t)(i * step), step);
+            __m256 v[MAX_VECTORS];
+            load_values(type, row, column, left, v, n_c);
+            multiply_add(sum, weights + i, KERN_TILE, v, n_r, n_c);
+        }
+        for (; i < view->most; i++, row += t->row_bytes) {
+            __m256 v[MAX_VECTORS];
+            load_values(type, row, column, left, v, n_c);
+            for (int r = 0; r < n_r; r++) {
+                if (i < view->seen[r]) {
+                    multiply_add(sum + r, weights + r * KERN_TILE + i, KERN_TILE, v, 1, n_c);
+                }
+            }
+        }
+        for (int r = 0; r < n_r; r++) {
+            for (int c = 0; c < n_c; c++) {
+                _mm256_storeu_ps(acc + r * stride + column + 8 * c, sum[r][c]);
             }
         }
     }
-    for (int r = 0; r < n_r; r++) {
-        for (int c = 0; c < n_c; c++) {
-            _mm256_storeu_ps(acc + r * stride + column + 8 * c, sum[r][c]);
-        }
-    }
+    return column;
 }
 
 /* ---- few queries ---------------------------------------------------------------------------- */
@@ -240,24 +265,14 @@ LANES_INLINE void attend_few(const tensor_type type, const kern_attend *a, const
                              int64_t first, const int n_r, const int n_g, const int n_c)
 {
     int64_t groups = (seen_by(a, first, n_r - 1) + GROUP - 1) / GROUP;
-    int64_t g = 0;
-    for (; g + n_g <= groups; g += n_g) {
-        score(type, t, g, a->q, a->stride, a->scratch, n_r, n_g);
-    }
-    for (; g < groups; g++) {
-        score(type, t, g, a->q, a->stride, a->scratch, n_r, 1);
-    }
+    int64_t g = score(type, t, 0, groups, a->q, a->stride, a->scratch, n_r, n_g);
+    score(type, t, g, groups, a->q, a->stride, a->scratch, n_r, 1);
     row_view view = weigh_rows(a, first, 0, n_r, a->scratch);
-    int64_t column = 0;
-    for (; column + 8 * n_c <= t->dim; column += 8 * n_c) {
-        blend(type, t, column, 8, &view, a->scratch, a->acc, a->stride, n_r, n_c);
-    }
-    for (; column + 8 <= t->dim; column += 8) {
-        blend(type, t, column, 8, &view, a->scratch, a->acc, a->stride, n_r, 1);
-    }
+    int64_t column = blend(type, t, 0, t->dim, 8, &view, a->scratch, a->acc, a->stride, n_r, n_c);
+    column = blend(type, t, column, t->dim, 8, &view, a->scratch, a->acc, a->stride, n_r, 1);
     if (column < t->dim) {
-        blend(type, t, column, (int)(t->dim - column), &view, a->scratch, a->acc, a->stride, n_r,
-              1);
+        blend(type, t, column, t->dim, (int)(t->dim - column), &view, a->scratch, a->acc, a->stride,
+              n_r, 1);
     }
 }
 
@@ -284,7 +299,8 @@ LANES_INLINE void widen_values(const tensor_type type, const tile *t, float *to,
         float *at = to + i * PANEL;
         for (int64_t d = 0; d < t->dim; d += 8) {
             int64_t left = t->dim - d;
-            __m256 v = load_value(type, row, d, left < 8 ? (int)left : 8);
+            __m256 v;
+            load_values(type, row, d, left < 8 ? (int)left : 8, &v, 1);
             _mm256_storeu_ps(at + d / PANEL * (KERN_TILE * PANEL) + d % PANEL, v);
         }
         if ((t->dim + 7) / 8 % 2 != 0) {
@@ -299,34 +315,34 @@ static int64_t rows_at_once(int64_t left)
     return left >= ROWS ? ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Scores of n queries and up to two groups of keys. */
-static void score_rows(const tile *t, int64_t g, bool two, const float *q, int64_t stride,
+/* Scores of n queries and one group of keys, or two. */
+static void score_rows(const tile *t, int64_t g, int64_t end, const float *q, int64_t stride,
                        float *scores, int64_t n)
 {
-    switch (two ? n : n + ROWS) {
+    switch (end - g == 2 ? n : n + ROWS) {
     case 1:
-        score(TENSOR_F32, t, g, q, stride, scores, 1, 2);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 1, 2);
         break;
     case 2:
-        score(TENSOR_F32, t, g, q, stride, scores, 2, 2);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 2, 2);
         break;
     case 4:
-        score(TENSOR_F32, t, g, q, stride, scores, 4, 2);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 4, 2);
         break;
     case ROWS:
-        score(TENSOR_F32, t, g, q, stride, scores, ROWS, 2);
+        score(TENSOR_F32, t, g, end, q, stride, scores, ROWS, 2);
         break;
     case ROWS + 1:
-        score(TENSOR_F32, t, g, q, stride, scores, 1, 1);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 1, 1);
         break;
     case ROWS + 2:
-        score(TENSOR_F32, t, g, q, stride, scores, 2, 1);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 2, 1);
         break;
     case ROWS + 4:
-        score(TENSOR_F32, t, g, q, stride, scores, 4, 1);
+        score(TENSOR_F32, t, g, end, q, stride, scores, 4, 1);
         break;
     default:
-        score(TENSOR_F32, t, g, q, stride, scores, ROWS, 1);
+        score(TENSOR_F32, t, g, end, q, stride, scores, ROWS, 1);
     }
 }
 
@@ -336,16 +352,16 @@ static void blend_rows(const tile *panel, const row_view *view, const float *wei
 {
     switch (n) {
     case 1:
-        blend(TENSOR_F32, panel, 0, 8, view, weights, acc, stride, 1, 2);
+        blend(TENSOR_F32, panel, 0, PANEL, 8, view, weights, acc, stride, 1, 2);
         break;
     case 2:
-        blend(TENSOR_F32, panel, 0, 8, view, weights, acc, stride, 2, 2);
+        blend(TENSOR_F32, panel, 0, PANEL, 8, view, weights, acc, stride, 2, 2);
         break;
     case 4:
-        blend(TENSOR_F32, panel, 0, 8, view, weights, acc, stride, 4, 2);
+        blend(TENSOR_F32, panel, 0, PANEL, 8, view, weights, acc, stride, 4, 2);
         break;
     default:
-        blend(TENSOR_F32, panel, 0, 8, view, weights, acc, stride, ROWS, 2);
+        blend(TENSOR_F32, panel, 0, PANEL, 8, view, weights, acc, stride, ROWS, 2);
     }
 }
 
@@ -359,7 +375,7 @@ static void attend_widened(const kern_attend *a, const tile *t, int64_t first)
         for (int64_t j = start, n; j < a->n_q; j += n) {
             n = rows_at_once(a->n_q - j);
             if (seen_by(a, first, j + n - 1) > g * GROUP) {
-                score_rows(t, g, g + 1 < groups, a->q + j * a->stride, a->stride,
+                score_rows(t, g, g + 2 < groups ? g + 2 : groups, a->q + j * a->stride, a->stride,
                            scores + j * KERN_TILE, n);
             }
         }
@@ -416,7 +432,7 @@ LANES_INLINE void attend(const tensor_type type, const kern_attend *a, const voi
         attend_few(type, a, &t, first, 2, 4, 4);
         break;
     case 3:
-        attend_few(type, a, &t, first, 3, 4, 4);
+        attend_few(type, a, &t, first, 3, 2, 2);
         break;
     case FEW:
         attend_few(type, a, &t, first, FEW, 2, 2);
