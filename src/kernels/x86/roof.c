@@ -57,22 +57,13 @@ static uint64_t read_four_ahead(const void *p, size_t bytes)
 #define FORGET(vector) __asm__ volatile("" : "+x"(vector))
 
 /* One more product in a sum. Sums are named one by one: as an array, compilers keep them in memory.
+ * The addition is an instruction spelt out, since gcc makes a copy of the sum for every intrinsic.
  */
 #define INT8_STEP(sum)                                                                             \
     do {                                                                                           \
         FORGET(x);                                                                                 \
-        (sum) = _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));                                    \
-    } while (0)
-
-/* A round whole, since compilers copy all the sums at the end of a loop. */
-#define INT8_STEPS                                                                                 \
-    do {                                                                                           \
-        INT8_STEP(s0);                                                                             \
-        INT8_STEP(s1);                                                                             \
-        INT8_STEP(s2);                                                                             \
-        INT8_STEP(s3);                                                                             \
-        INT8_STEP(s4);                                                                             \
-        INT8_STEP(s5);                                                                             \
+        __m256i product = _mm256_madd_epi16(x, y);                                                 \
+        __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));                                   \
     } while (0)
 
 static int64_t int8_peak(const int16_t *a, const int16_t *b, int64_t rounds)
@@ -80,11 +71,13 @@ static int64_t int8_peak(const int16_t *a, const int16_t *b, int64_t rounds)
     __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)a);
     __m256i y = _mm256_loadu_si256((const __m256i *)(const void *)b);
     __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0;
-    for (int64_t r = 0; r < rounds; r++) {
-        INT8_STEPS;
-        INT8_STEPS;
-        INT8_STEPS;
-        INT8_STEPS;
+    for (int64_t r = 0; r < rounds * (KERN_ROOF_PRODUCTS / 6); r++) {
+        INT8_STEP(s0);
+        INT8_STEP(s1);
+        INT8_STEP(s2);
+        INT8_STEP(s3);
+        INT8_STEP(s4);
+        INT8_STEP(s5);
     }
     s0 = _mm256_add_epi32(_mm256_add_epi32(s0, s1), _mm256_add_epi32(s2, s3));
     s0 = _mm256_add_epi32(s0, _mm256_add_epi32(s4, s5));
