@@ -19,6 +19,21 @@ static int read_compute(const command *self, const char *name, marco_compute *co
     return EXIT_SUCCESS;
 }
 
+static int read_kv(const command *self, const char *name, marco_kv_type *type)
+{
+    if (!name)
+        *type = MARCO_KV_AUTO;
+    else if (strcmp(name, "f16") == 0)
+        *type = MARCO_KV_F16;
+    else if (strcmp(name, "f32") == 0)
+        *type = MARCO_KV_F32;
+    else if (strcmp(name, "q8_0") == 0)
+        *type = MARCO_KV_Q8_0;
+    else
+        return command_misused(self, "--kv '%s': must be f16, f32 or q8_0", name);
+    return EXIT_SUCCESS;
+}
+
 /* A template's name stands for itself, a file for its text. */
 static int read_template(const command *self, const char *name, text *out)
 {
@@ -37,6 +52,9 @@ int load_open(const command *self, const load_options *options, const char *chat
         return command_misused(self, "no model: give -m MODEL");
     marco_engine_params engine = marco_engine_params_default();
     int exit_status = read_compute(self, options->compute, &engine.compute);
+    marco_session_params session = marco_session_params_default();
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = read_kv(self, options->kv, &session.kv_type);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
     text template_text;
@@ -61,7 +79,6 @@ int load_open(const command *self, const load_options *options, const char *chat
         print_safely(stderr, info->provenance, strlen(info->provenance));
         fputc('\n', stderr);
     }
-    marco_session_params session = marco_session_params_default();
     session.n_ctx = options->ctx;
     session.chunk = options->chunk;
     session.progress = progress_of(&out->progress);

@@ -9,6 +9,7 @@ typedef struct load_options {
     const char *model;
     int32_t threads;
     const char *compute;
+    const char *kv;
     int32_t ctx;
     int32_t chunk;
     bool json;
@@ -27,6 +28,9 @@ typedef struct load_options {
         CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
                    "the fastest path for the weights' types."),                                    \
+        CLI_OPTION("kv", 0, TEXT, "f16|f32|q8_0", type, load.kv, 0,                                \
+                   "How keys and values are kept: f16 (default), f32 (default under --compute "    \
+                   "f32), or q8_0, which takes half the memory of f16."),                          \
         CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                        \
                    "Tokens of context; what the model was made for unless given."),                \
         CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \

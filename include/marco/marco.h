@@ -216,7 +216,7 @@ typedef struct marco_model_info {
     int64_t total_params, active_params;
     uint64_t weight_bytes;       /* in memory */
     uint64_t bytes_per_token;    /* weights read to decode one token */
-    uint64_t kv_bytes_per_token; /* growth of the KV cache per token of context */
+    uint64_t kv_bytes_per_token; /* growth of a KV cache of type AUTO per token of context */
     int32_t threads;             /* in use */
 } marco_model_info;
 
@@ -259,10 +259,18 @@ MARCO_API marco_operations marco_engine_operations(const marco_engine *engine, i
 
 typedef struct marco_session marco_session;
 
+typedef enum marco_kv_type {
+    MARCO_KV_AUTO = 0, /* F16; F32 on the reference path */
+    MARCO_KV_F16 = 1,
+    MARCO_KV_F32 = 2,
+    MARCO_KV_Q8_0 = 3, /* 8 bits in blocks of 32 with a scale; head dimensions of whole blocks */
+} marco_kv_type;
+
 typedef struct marco_session_params {
     int32_t n_ctx;           /* tokens the session can hold; 0: what the model was made for */
     int32_t chunk;           /* tokens per forward pass; 0: 512. Less is taken where that would need
                               * much memory beside the model. No effect on any result. */
+    marco_kv_type kv_type;   /* how keys and values are kept */
     marco_progress progress; /* tokens of a long prompt processed */
 } marco_session_params;
 
@@ -302,6 +310,15 @@ MARCO_API int32_t marco_session_context(const marco_session *session);
 
 /* Bytes now held by the KV cache. */
 MARCO_API uint64_t marco_session_kv_bytes(const marco_session *session);
+
+/* What each token of context adds to that, and what decoding reads of it for each. */
+MARCO_API uint64_t marco_session_kv_bytes_per_token(const marco_session *session);
+
+/* For measurements at depth: appends n >= 1 tokens of id 0 without running the model, with random
+ * keys and values (mean 0, deviation 1) that depend on the seed and on their place alone. There are
+ * no logits until the next eval. */
+MARCO_API marco_status marco_session_fill(marco_session *session, size_t n, uint64_t seed,
+                                          marco_error *error);
 
 /* ---- sampling and generation ------------------------------------------------------------- */
 

@@ -73,7 +73,7 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     for (int32_t i = 0; i < c->n_layers; i++)
         dense_layers += !c->layer_sparse[i];
     model_kv kv;
-    model_kv_init(&kv, c, engine->f32);
+    model_kv_init(&kv, c, infer_kv_type(engine, MARCO_KV_AUTO));
     *info = (marco_model_info){
         .architecture = model_arch_name(c->arch),
         .name = engine->info_text + name_at,

@@ -32,4 +32,7 @@ struct marco_session {
     bool has_logits; /* they belong to the last token */
 };
 
+/* The cache's type that `type` means with this engine. */
+tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type);
+
 #endif

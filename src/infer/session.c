@@ -24,14 +24,16 @@ marco_session_params marco_session_params_default(void)
     return (marco_session_params){0};
 }
 
-marco_status marco_session_create(marco_engine *engine, const marco_session_params *params,
-                                  marco_session **out, marco_error *error)
+tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type)
 {
-    marco_session_params defaults = marco_session_params_default();
-    if (!out || !engine)
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_create: no engine, or no out");
-    *out = NULL;
-    params = params ? params : &defaults;
+    if (type == MARCO_KV_AUTO)
+        return engine->f32 ? TENSOR_F32 : TENSOR_F16;
+    return type == MARCO_KV_F32 ? TENSOR_F32 : type == MARCO_KV_F16 ? TENSOR_F16 : TENSOR_Q8_0;
+}
+
+static marco_status check_params(const marco_engine *engine, const marco_session_params *params,
+                                 marco_error *error)
+{
     const model_config *c = &engine->weights->config;
     if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -41,15 +43,37 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     if (params->chunk < 0 || params->chunk > MAX_CHUNK)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d",
                          params->chunk, MAX_CHUNK);
+    if ((int)params->kv_type < MARCO_KV_AUTO || (int)params->kv_type > MARCO_KV_Q8_0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "kv_type: %d is none of marco_kv_type",
+                         (int)params->kv_type);
+    if (!model_kv_fits(c, infer_kv_type(engine, params->kv_type)))
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "%s: a Q8_0 KV cache needs a head dimension that is a multiple of 32, not "
+                         "%d; use F16",
+                         engine->weights->path, c->head_dim);
+    return MARCO_OK;
+}
+
+marco_status marco_session_create(marco_engine *engine, const marco_session_params *params,
+                                  marco_session **out, marco_error *error)
+{
+    marco_session_params defaults = marco_session_params_default();
+    if (!out || !engine)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_create: no engine, or no out");
+    *out = NULL;
+    params = params ? params : &defaults;
+    const model_config *c = &engine->weights->config;
+    marco_status status = check_params(engine, params, error);
+    if (status)
+        return status;
     marco_session *session = base_calloc(1, sizeof *session);
     if (!session)
         return base_fail_memory(error, sizeof *session, "a session");
     session->engine = engine;
     session->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx_train;
     session->progress = params->progress;
-    model_kv_init(&session->kv, c, engine->f32);
+    model_kv_init(&session->kv, c, infer_kv_type(engine, params->kv_type));
     session->logits = base_alloc_array((size_t)c->n_vocab, sizeof(float));
-    marco_status status = MARCO_OK;
     if (!session->logits)
         status = base_fail_memory(error, (size_t)c->n_vocab * sizeof(float), "logits");
     if (!status)
@@ -75,6 +99,17 @@ void marco_session_close(marco_session *session)
     base_free(session);
 }
 
+/* Is there room for n more tokens? */
+static marco_status check_room(const marco_session *s, size_t n, marco_error *error)
+{
+    if (n <= (size_t)s->n_ctx - s->length)
+        return MARCO_OK;
+    return base_fail(error, MARCO_ERROR_CONTEXT,
+                     "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
+                     "the text or, up to %d, ask for a larger context",
+                     n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
+}
+
 /* Everything that can be refused before any work is done. Appends the ids without counting them
  * in yet. */
 static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, marco_error *error)
@@ -82,11 +117,9 @@ static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, m
     int32_t n_vocab = s->engine->weights->config.n_vocab;
     if (n == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "the prompt is empty: nothing to evaluate");
-    if (n > (size_t)s->n_ctx - s->length)
-        return base_fail(error, MARCO_ERROR_CONTEXT,
-                         "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
-                         "the text or, up to %d, ask for a larger context",
-                         n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
+    marco_status status = check_room(s, n, error);
+    if (status)
+        return status;
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= n_vocab)
             return base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -252,4 +285,39 @@ int32_t marco_session_context(const marco_session *session)
 uint64_t marco_session_kv_bytes(const marco_session *session)
 {
     return model_kv_bytes(&session->kv);
+}
+
+uint64_t marco_session_kv_bytes_per_token(const marco_session *session)
+{
+    return session->kv.page_bytes / MODEL_KV_PAGE;
+}
+
+marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco_error *error)
+{
+    if (!s || n == 0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "marco_session_fill: no session, or no tokens");
+    marco_status status = check_room(s, n, error);
+    if (status)
+        return status;
+    void *ids = s->ids;
+    if (!base_grow(&ids, &s->capacity, s->length + n, sizeof *s->ids))
+        return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
+    s->ids = ids;
+    int64_t first = (int64_t)s->length, end = first + (int64_t)n;
+    status = model_kv_reserve(&s->kv, end, error);
+    if (!status) {
+        pthread_mutex_lock(&s->engine->turn);
+        status =
+            model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
+        pthread_mutex_unlock(&s->engine->turn);
+    }
+    if (status) {
+        model_kv_shrink(&s->kv, first);
+        return status;
+    }
+    memset(s->ids + first, 0, n * sizeof *s->ids);
+    s->length += n;
+    s->has_logits = false;
+    return MARCO_OK;
 }

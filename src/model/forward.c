@@ -10,13 +10,11 @@ marco_status model_context_create(const model_weights *weights, const kern_table
                                   marco_error *error)
 {
     const model_config *c = &weights->config;
-    int64_t widest = c->n_embd, group = c->n_heads / c->n_kv_heads;
+    int64_t widest = c->n_embd, attention = (int64_t)model_attention_scratch(c);
     int64_t widths[] = {c->ffn_dim, c->expert_dim, (int64_t)c->n_heads * c->head_dim};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         widest = widths[i] > widest ? widths[i] : widest;
-    /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
-    int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
-    widest = tile > widest ? tile : widest;
+    widest = attention > widest ? attention : widest;
 
     model_context *ctx = base_calloc(1, sizeof *ctx);
     if (!ctx)
@@ -33,7 +31,9 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->first = base_alloc_array(experts + 1, sizeof *ctx->first);
     ctx->products = base_alloc_array(2 * experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(2 * experts + 5, sizeof *ctx->parts);
-    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts) {
+    ctx->spans_left = base_alloc_array((size_t)c->n_kv_heads, sizeof *ctx->spans_left);
+    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts ||
+        !ctx->spans_left) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
         return MARCO_ERROR_MEMORY;
@@ -130,6 +130,8 @@ void model_context_free(model_context *ctx)
     base_free(ctx->first);
     base_free(ctx->products);
     base_free(ctx->parts);
+    base_free(ctx->partials);
+    base_free((void *)ctx->spans_left);
     base_free(ctx);
 }
 
@@ -172,6 +174,8 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
     marco_status status = reserve(ctx, n, error);
     if (!status)
         status = model_kv_reserve(kv, position + n, error);
+    if (!status)
+        status = model_attention_reserve(ctx, n, position, error);
     if (status)
         return status;
 
