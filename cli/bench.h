@@ -21,6 +21,7 @@ typedef struct bench_item {
 typedef struct bench_report {
     const char *model; /* its path */
     const marco_model_info *info;
+    uint64_t kv_bytes_per_token;
     int32_t tokens, reps; /* decoded by each repetition; repetitions */
     double load_seconds;
     double first_seconds, second_seconds; /* from a short prompt to its first token */
@@ -33,11 +34,11 @@ typedef struct bench_report {
 
 bench_spread bench_spread_of(const double *values, size_t n);
 
-/* Every measurement is the middle of those made. Returns an exit status. */
+/* Of the roof they show the middle of all measurements. */
 int bench_print_json(const command *self, const bench_report *report);
 void bench_print_text(const bench_report *report);
 
-/* The roof's two shares need: what the item asks of the machine for each token, averaged. */
+/* Bytes of weights and KV cache that a decoded token reads, on average over the repetition. */
 double bench_bytes_per_token(const bench_report *report, const bench_item *item);
 
 #endif

@@ -20,8 +20,9 @@ bench_spread bench_spread_of(const double *values, size_t n)
     }
     memcpy(sorted, values, n * sizeof(*sorted));
     qsort(sorted, n, sizeof(*sorted), compare);
-    bench_spread s = {
-        .median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2, .min = sorted[0], .max = sorted[n - 1]};
+    bench_spread s = {.median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2,
+                      .min = sorted[0],
+                      .max = sorted[n - 1]};
     free(sorted);
     return s;
 }
@@ -90,26 +91,25 @@ int bench_print_json(const command *self, const bench_report *r)
     json_t *results = json_array();
     for (size_t i = 0; i < r->n_items; i++)
         json_array_append_new(results, item_json(r, &r->items[i]));
-    json_t *first =
-        json_pack("{s:i, s:f, s:f}", "prompt_tokens", (int)r->first_tokens, "first_ms",
-                  r->first_seconds * 1e3, "second_ms", r->second_seconds * 1e3);
+    json_t *first = json_pack("{s:i, s:f, s:f}", "prompt_tokens", (int)r->first_tokens, "first_ms",
+                              r->first_seconds * 1e3, "second_ms", r->second_seconds * 1e3);
     return json_line(
         self,
         json_pack("{s:i, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:I, s:i}",
-                  "threads", (int)r->info->threads,                                          //
-                  "roof", roof_json(r),                                                      //
-                  "results", results,                                                        //
-                  "model", json_text(r->info->name, strlen(r->info->name)),                  //
-                  "version", marco_version(),                                                //
-                  "level", marco_cpu_level(),                                                //
-                  "file", json_text(r->model, strlen(r->model)),                             //
-                  "types", json_text(r->info->weight_types, strlen(r->info->weight_types)),  //
-                  "weight_bytes", (json_int_t)r->info->weight_bytes,                         //
-                  "bytes_per_token", (json_int_t)r->info->bytes_per_token,                   //
-                  "kv_bytes_per_token", (json_int_t)r->info->kv_bytes_per_token,             //
-                  "load_seconds", r->load_seconds,                                           //
-                  "first_token", first,                                                      //
-                  "peak_memory_bytes", (json_int_t)memory_peak(),                            //
+                  "threads", (int)r->info->threads,                                         //
+                  "roof", roof_json(r),                                                     //
+                  "results", results,                                                       //
+                  "model", json_text(r->info->name, strlen(r->info->name)),                 //
+                  "version", marco_version(),                                               //
+                  "level", marco_cpu_level(),                                               //
+                  "file", json_text(r->model, strlen(r->model)),                            //
+                  "types", json_text(r->info->weight_types, strlen(r->info->weight_types)), //
+                  "weight_bytes", (json_int_t)r->info->weight_bytes,                        //
+                  "bytes_per_token", (json_int_t)r->info->bytes_per_token,                  //
+                  "kv_bytes_per_token", (json_int_t)r->kv_bytes_per_token,                  //
+                  "load_seconds", r->load_seconds,                                          //
+                  "first_token", first,                                                     //
+                  "peak_memory_bytes", (json_int_t)memory_peak(),                           //
                   "reps", (int)r->reps));
 }
 
@@ -134,12 +134,12 @@ void bench_print_text(const bench_report *r)
     print_safely(stdout, r->info->name, strlen(r->info->name));
     printf(" (%s, %s; %s and %s of KV cache for each token of context read a token)\n",
            r->info->weight_types, format_bytes(r->info->weight_bytes, weights),
-           format_bytes(r->info->bytes_per_token, each),
-           format_bytes(r->info->kv_bytes_per_token, kv));
+           format_bytes(r->info->bytes_per_token, each), format_bytes(r->kv_bytes_per_token, kv));
     printf("program     marco %s, %s, %d threads\n", marco_version(), marco_cpu_level(),
            (int)r->info->threads);
-    printf("load        %.2f s; first token %.1f ms after a prompt of %d, second request's %.1f ms\n",
-           r->load_seconds, r->first_seconds * 1e3, (int)r->first_tokens, r->second_seconds * 1e3);
+    printf(
+        "load        %.2f s; first token %.1f ms after a prompt of %d, second request's %.1f ms\n",
+        r->load_seconds, r->first_seconds * 1e3, (int)r->first_tokens, r->second_seconds * 1e3);
     printf("memory      %s at most\n\n", format_bytes(memory_peak(), peak));
     printf("roof        memory %.1f GB/s (%.1f to %.1f; %s, over %s)\n", s.memory.median,
            s.memory.min, s.memory.max, last->memory_pattern,
