@@ -78,6 +78,17 @@ static int read_options(bench *b, const struct bench_options *o)
     return exit_status;
 }
 
+static int refuse_item(const bench *b, const bench_item *item, int32_t tokens, int64_t context)
+{
+    if (item->decode)
+        return command_fail(b->self,
+                            "--decode %d: with %d tokens after it, that is beyond the "
+                            "context of %d",
+                            (int)item->n, (int)tokens, (int)context);
+    return command_fail(b->self, "--prefill %d: that is beyond the context of %d", (int)item->n,
+                        (int)context);
+}
+
 /* Refuses what does not fit the context; of the default measurements, leaves that out. */
 static int fit_items(bench *b, const struct bench_options *o)
 {
@@ -90,13 +101,7 @@ static int fit_items(bench *b, const struct bench_options *o)
         if (need <= context)
             r->items[kept++] = *item;
         else if (o->prefill || o->decode)
-            return command_fail(b->self,
-                                item->decode
-                                    ? "--decode %d: with %d more tokens that is beyond the context "
-                                      "of %d"
-                                    : "--prefill %d: with %d more tokens that is beyond the "
-                                      "context of %d",
-                                (int)item->n, item->decode ? (int)o->tokens : 0, (int)context);
+            return refuse_item(b, item, o->tokens, context);
         else if (!o->load.quiet)
             fprintf(stderr, "note: %s %d is left out: the context holds %d tokens\n",
                     item->decode ? "decoding at" : "a prefill of", (int)item->n, (int)context);

@@ -18,7 +18,7 @@
 #define FEWEST ((uint64_t)64 << 20)
 
 enum {
-    ROUNDS = 5,               /* of each measurement; the median counts */
+    ROUNDS = 3,               /* of each measurement; the median counts */
     DOT = KERN_READ_PATTERNS, /* the pattern after the plain ones: decoding's own products */
     PATTERNS,
     PART_BYTES = 2 << 20,
