@@ -186,6 +186,19 @@ static double share_of(const bench *b, const bench_item *item, int32_t rep)
     return seconds * item->rate[rep] / item->n;
 }
 
+/* On a terminal, which measurement is being made. */
+static void show_item(bench *b, const bench_item *item, int32_t rep)
+{
+    progress *p = &b->l.progress;
+    if (p->quiet || !p->bar)
+        return;
+    progress_clear(p);
+    fprintf(stderr, "%s %d: repetition %d of %d", item->decode ? "decoding at" : "a prefill of",
+            (int)item->n, (int)rep + 1, (int)b->report.reps);
+    fflush(stderr);
+    p->shown = true;
+}
+
 /* Repetitions of each measurement, with the roof measured before, between and after them, so that
  * whatever else the machine does meets both. */
 static marco_status measure(bench *b, marco_error *error)
@@ -197,6 +210,7 @@ static marco_status measure(bench *b, marco_error *error)
         for (int32_t rep = 0; !status && rep < r->reps; rep++) {
             double seconds = 0;
             int32_t tokens = item->decode ? r->tokens : item->n;
+            show_item(b, item, rep);
             status = item->decode ? decode(b, item->n, &seconds, error)
                                   : eval_prompt(b, (size_t)item->n, &seconds, error);
             item->rate[rep] = tokens / fmax(seconds, 1e-9);
