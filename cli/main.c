@@ -8,7 +8,7 @@
 
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
     inspect_command, convert_command, quantize_command, upcycle_command, synth_command, help_command;
-extern const command perplexity_command, imatrix_command;
+extern const command perplexity_command, imatrix_command, bench_command;
 
 const command *const commands[] = {
     &run_command,
@@ -23,6 +23,7 @@ const command *const commands[] = {
     &quantize_command,
     &upcycle_command,
     &synth_command,
+    &bench_command,
     &help_command,
     NULL,
 };

@@ -231,6 +231,30 @@ MARCO_API void marco_engine_close(marco_engine *engine);
 MARCO_API const marco_model_info *marco_engine_info(const marco_engine *engine);
 MARCO_API const marco_tokenizer *marco_engine_tokenizer(const marco_engine *engine);
 
+/* What the engine's threads and the memory can do at best, which no result can exceed. */
+typedef struct marco_roof {
+    double memory_gb_s;         /* 10^9 bytes read a second, by the best of several patterns */
+    double int8_gops;           /* 10^9 operations a second: exact products of s8 numbers held as
+                                 * s16, summed in s32, in registers; a product and a sum are two */
+    double f32_gflops;          /* the same in F32 */
+    const char *memory_pattern; /* which pattern was the best; static */
+    uint64_t memory_bytes;      /* that were read: weights where they lie, or where those are few, a
+                                 * buffer that exists meanwhile */
+} marco_roof;
+
+/* Measures for about a second. Waits for a forward pass under way and keeps others waiting. */
+MARCO_API marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_error *error);
+
+/* Arithmetic of evaluating n tokens after `position` others with the logits of the last: two
+ * operations for each product that is added to a sum. */
+typedef struct marco_operations {
+    double int8; /* with block-quantised weights; 0 under MARCO_COMPUTE_F32 */
+    double f32;  /* with float weights, of the routers, of attention */
+} marco_operations;
+
+MARCO_API marco_operations marco_engine_operations(const marco_engine *engine, int64_t position,
+                                                   int64_t n);
+
 /* ---- session ----------------------------------------------------------------------------- */
 
 typedef struct marco_session marco_session;

@@ -5,8 +5,10 @@
 #include <stdbool.h>
 
 #include "kernels/kernels.h"
+#include "kernels/roof.h"
 
 extern const kern_table kern_avx2;
+extern const kern_roof kern_avx2_roof;
 
 bool kern_avx2_present(void);
 
