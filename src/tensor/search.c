@@ -48,17 +48,21 @@ bool search_finite(const float *x, int64_t n)
 
 void search_load(search_group *g, const float *x, const float *importance, int size)
 {
-    search_lanes total = splat(0);
+    search_lanes total = splat(0), squares = splat(0);
     g->n = size / 4;
     memcpy(g->x, x, (size_t)size * sizeof(float));
     if (importance) {
         memcpy(g->w, importance, (size_t)size * sizeof(float));
         for (int i = 0; i < g->n; i++)
             total += g->w[i];
+        if (sum(total) > 0)
+            return;
     }
-    if (!importance || sum(total) <= 0)
-        for (int i = 0; i < g->n; i++)
-            g->w[i] = splat(1);
+    for (int i = 0; i < g->n; i++)
+        squares += g->x[i] * g->x[i];
+    float *w = (float *)g->w, rms = sqrtf(sum(squares) / (float)size);
+    for (int i = 0; i < size; i++)
+        w[i] = rms + fabsf(x[i]);
 }
 
 /* ---- levels 0 .. top with a minimum ---------------------------------------------------------- */
@@ -339,13 +343,13 @@ void search_k_block(const float *x, const float *importance, int top, search_k *
     out->dmin = half_rounded(most_min / 63);
     for (int i = 0; i < 8; i++) {
         uint8_t s[2], m[2];
-        float least_error = INFINITY;
+        float least_error = 0;
         neighbours(scales[i], out->d, s);
         neighbours(-mins[i], out->dmin, m);
         for (int k = 0; k < 4; k++) {
             float error = search_affine_levels(&g[i], top, out->d * (float)s[k / 2],
                                                -out->dmin * (float)m[k % 2], NULL);
-            if (error < least_error) {
+            if (k == 0 || error < least_error) {
                 least_error = error;
                 out->scales[i] = s[k / 2];
                 out->mins[i] = m[k % 2];

@@ -19,8 +19,9 @@ typedef struct search_group {
     int n; /* vectors in use: 4 or 8 */
 } search_group;
 
-/* size: 16 or 32. importance: [size], finite and not negative, or NULL for ones. Where all of it
- * is zero, ones are taken. */
+/* size: 16 or 32. importance: [size], finite and not negative. Where it is NULL or zero throughout,
+ * a number's weight is its magnitude plus the group's root mean square: measured on whole models,
+ * this disturbs their output less than equal weights do. */
 void search_load(search_group *g, const float *x, const float *importance, int size);
 
 /* False where a number is not finite, or so large (2^30) that no F16 scale reaches it. */

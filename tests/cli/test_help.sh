@@ -8,7 +8,8 @@ works "$marco" --help
 check 'overview' grep -q '^  upcycle ' out
 refuses 2 "no command 'frobnicate'" "$marco" frobnicate
 
-for command in run chat score perplexity imatrix tokenize detokenize inspect convert upcycle synth; do
+for command in run chat score perplexity imatrix tokenize detokenize inspect convert quantize upcycle \
+    synth bench; do
     works "$marco" $command --help
     check "$command: usage" grep -q "^Usage: marco $command" out
     check "$command: example" grep -q '^Example:' out
