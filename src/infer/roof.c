@@ -24,7 +24,7 @@ enum {
     PART_BYTES = 2 << 20,
     BUFFER_COLS = 1024,
     PEAK_PARTS = 64, /* for each thread */
-    PEAK_CALLS = 32, /* in a part */
+    PEAK_CALLS = 16, /* in a part */
     PEAK_ROUNDS = 2048,
 };
 
