@@ -50,6 +50,7 @@ for bad in abc '' nan inf 0x1p3 1e999 '1 '; do
 done
 refuses 2 "seed '-1'" "$marco" run -m x -p y --seed -1
 refuses 2 "compute 'f64': must be f32 or auto" "$marco" run -m x -p y --compute f64
+refuses 2 "kv 'q4_0': must be f16, f32 or q8_0" "$marco" run -m x -p y --kv q4_0
 refuses 2 'exclude each other' "$marco" run -m x -p y -f z
 refuses 2 "ids: 'x' is not a token id" "$marco" score -m x --ids 1,x
 refuses 2 "ids: '' is not a token id" "$marco" score -m x --ids 1,,2
