@@ -176,10 +176,10 @@ static const kern_matmul *kernel_of(const meter *t, const model_matrix *m)
     return ready ? kernel : NULL;
 }
 
-static void read_part(void *user, int64_t part, int thread)
+static void read_part(void *user, int64_t turn, int thread)
 {
     meter *t = user;
-    int64_t i = 0;
+    int64_t i = 0, part = base_pool_lane(t->engine->pool, turn, t->parts[t->n]);
     while (t->parts[i + 1] <= part)
         i++;
     const model_matrix *m = t->matrices[i];
