@@ -17,10 +17,10 @@
 #include "model/rope.h"
 
 enum {
-    SPAN = 1024,         /* positions */
-    SPLIT_TOKENS = 8,    /* passes of more share the work by tokens, not by spans */
-    BLOCK_QUERIES = 64,  /* that share the reading of a tile */
-    RUNS_PER_THREAD = 8, /* of units of a split pass */
+    SPAN = 1024,          /* positions */
+    SPLIT_TOKENS = 8,     /* passes of more share the work by tokens, not by spans */
+    BLOCK_QUERIES = 64,   /* that share the reading of a tile */
+    RUNS_PER_THREAD = 16, /* of units of a split pass */
 };
 
 typedef struct attention_task {
@@ -28,7 +28,7 @@ typedef struct attention_task {
     model_kv *kv;
     int64_t layer, n, position;
     int64_t spans; /* of a split pass */
-    int64_t run;   /* its units, (KV head, span), per part */
+    int64_t runs;  /* parts that its units, (KV head, span), are dealt to */
 } attention_task;
 
 /* One thread's memory. */
@@ -250,8 +250,8 @@ static void finish_head(const attention_task *t, const bench *b, int64_t kv_head
 static void attend_run(void *user, int64_t run, int thread)
 {
     attention_task *t = user;
-    int64_t units = t->spans * t->kv->n_heads, unit = run * t->run;
-    int64_t end = unit + t->run < units ? unit + t->run : units;
+    int64_t units = t->spans * t->kv->n_heads;
+    int64_t unit = run * units / t->runs, end = (run + 1) * units / t->runs;
     int64_t made = -1; /* the head whose queries are there */
     bench b = bench_of(t, thread, t->n);
     for (; unit < end; unit++) {
@@ -304,12 +304,11 @@ void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, in
         return;
     }
     t.spans = (position + n + SPAN - 1) / SPAN;
-    int64_t units = t.spans * heads;
-    int64_t runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
-    t.run = (units + runs - 1) / runs;
+    t.runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
+    t.runs = t.runs < t.spans * heads ? t.runs : t.spans * heads;
     for (int64_t g = 0; g < heads; g++)
         atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
-    base_pool_run(ctx->pool, attend_run, &t, (units + t.run - 1) / t.run);
+    base_pool_run(ctx->pool, attend_run, &t, t.runs);
 }
 
 void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)
