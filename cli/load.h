@@ -11,6 +11,10 @@ typedef struct load_options {
     const char *compute;
     int32_t ctx;
     int32_t chunk;
+    const char *ram;
+    bool mmap;
+    marco_trace_fn trace; /* told of every choice of experts; NULL: nobody */
+    void *trace_user;
     bool json;
     bool quiet;
 } load_options;
@@ -31,6 +35,13 @@ typedef struct load_options {
                    "Tokens of context; what the model was made for unless given."),                \
         CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
                    "Prompt tokens per forward pass (512). No effect on any result."),              \
+        CLI_OPTION("ram", 0, TEXT, "SIZE", type, load.ram, 0,                                      \
+                   "The most memory to use in all: bytes, or a number with K, M or G (6G). "       \
+                   "Experts that do not fit are read from the file when a token needs them. "      \
+                   "Unless given: what is available, everything where it fits."),                  \
+        CLI_OPTION("mmap", 0, FLAG, NULL, type, load.mmap, 0,                                      \
+                   "Map the GGUF file instead of reading it, sharing its pages with other "        \
+                   "processes that do."),                                                          \
         CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                      \
                    "JSON on standard output, and nothing else there."),                            \
         CLI_OPTION("quiet", 'q', FLAG, NULL, type, load.quiet, 0,                                  \
@@ -47,6 +58,9 @@ typedef struct loaded {
 int load_open(const command *self, const load_options *options, const char *chat_template,
               loaded *out);
 void load_close(loaded *l);
+
+/* "6G", "512M", "4096K" or plain bytes, powers of 1024; false for anything else and for 0. */
+bool parse_size(const char *value, uint64_t *bytes);
 
 /* The most memory the process has held, bytes. */
 uint64_t memory_peak(void);

@@ -21,6 +21,11 @@ struct model_context {
     int64_t *parts;                 /* [2 * X + 5] first part of each product */
     int64_t n_products;             /* of the multiplication under way */
     int64_t *first;                 /* [X + 1] first pair of each expert */
+    int32_t *active;                /* [X] experts that have tokens */
+    marco_trace_fn trace;           /* told of every choice of experts; NULL: nobody */
+    void *trace_user;
+    uint64_t passes;  /* the one under way included */
+    int64_t position; /* of its first token */
 
     uint8_t *block;       /* the memory of all buffers below */
     int64_t capacity;     /* tokens they can hold */
@@ -38,10 +43,12 @@ struct model_context {
     float *down;      /* [T * K, E] in pair order */
     float *gathered;  /* [T * K, E] rows of `normed` in pair order; F32 inputs only */
     kern_q8 *gathered_q8;
-    float *router;    /* [T, X] logits, then probabilities */
-    int32_t *chosen;  /* [T, K] experts by rank */
-    float *weight;    /* [T, K] */
-    int64_t *pair_of; /* [T, K] place of (t, rank) in pair order */
+    kern_q8 *activated_q8; /* rows of `gate`; apart, as an expert's may be made before another's
+                              rows are multiplied */
+    float *router;         /* [T, X] logits, then probabilities */
+    int32_t *chosen;       /* [T, K] experts by rank */
+    float *weight;         /* [T, K] */
+    int64_t *pair_of;      /* [T, K] place of (t, rank) in pair order */
 };
 
 /* Rows to be multiplied: as floats, and quantised where some weight wants them so. */
@@ -80,6 +87,6 @@ void model_norm_rows(model_context *context, const float *x, const float *weight
 void model_attention(model_context *context, model_kv *kv, int64_t layer, int64_t n,
                      int64_t position);
 void model_ffn(model_context *context, int64_t layer, int64_t n);
-void model_experts(model_context *context, int64_t layer, int64_t n);
+marco_status model_experts(model_context *context, int64_t layer, int64_t n, marco_error *error);
 
 #endif

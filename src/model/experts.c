@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "model/context.h"
+#include "model/expert_cache.h"
 
 typedef struct ffn_task {
     model_context *ctx;
@@ -26,7 +27,7 @@ static void activate_row(void *user, int64_t i, int thread)
     float *gate = ctx->gate + i * t->width;
     ctx->kernels->swiglu(gate, ctx->up + i * t->width, t->width);
     if (t->q8)
-        ctx->kernels->quantize_q8(gate, ctx->gathered_q8 + i * (t->width / 32), t->width);
+        ctx->kernels->quantize_q8(gate, ctx->activated_q8 + i * (t->width / 32), t->width);
 }
 
 void model_ffn(model_context *ctx, int64_t index, int64_t n)
@@ -44,7 +45,7 @@ void model_ffn(model_context *ctx, int64_t index, int64_t n)
     ctx->products[1] = (model_product){&layer->up, 0, x, 0, n, ctx->up, c->ffn_dim, false};
     model_multiply(ctx, 2);
     base_pool_run(ctx->pool, activate_row, &task, n);
-    model_rows h = {ctx->gate, ctx->gathered_q8};
+    model_rows h = {ctx->gate, ctx->activated_q8};
     ctx->products[0] = (model_product){&layer->down, 0, h, 0, n, ctx->projected, c->n_embd, false};
     model_multiply(ctx, 1);
 }
@@ -131,24 +132,85 @@ static void combine_token(void *user, int64_t i, int thread)
     }
 }
 
-/* One product per matrix and expert that has tokens. */
+/* One product per expert of the group. */
 static int64_t add_expert_products(model_context *ctx, int64_t at, const model_matrix *w,
-                                   model_rows x, float *out, int64_t stride)
+                                   model_rows x, float *out, int64_t stride, const int32_t *experts,
+                                   int64_t n_experts)
 {
-    for (int64_t e = 0; e < w->mats; e++) {
-        int64_t first = ctx->first[e], n = ctx->first[e + 1] - first;
-        if (n > 0)
-            ctx->products[at++] =
-                (model_product){w, e, x, first, n, out + first * stride, stride, false};
+    for (int64_t i = 0; i < n_experts; i++) {
+        int64_t e = experts[i], first = ctx->first[e], n = ctx->first[e + 1] - first;
+        ctx->products[at++] =
+            (model_product){w, e, x, first, n, out + first * stride, stride, false};
     }
     return at;
 }
 
-void model_experts(model_context *ctx, int64_t index, int64_t n)
+typedef struct range_task {
+    ffn_task *task;
+    int64_t first;
+} range_task;
+
+static void activate_in_range(void *user, int64_t i, int thread)
+{
+    range_task *t = user;
+    activate_row(t->task, t->first + i, thread);
+}
+
+/* Activates the group's pairs, range by range: all of them are one. */
+static void activate_group(model_context *ctx, ffn_task *task, const int32_t *experts, int64_t n)
+{
+    for (int64_t i = 0; i < n;) {
+        range_task range = {task, ctx->first[experts[i]]};
+        int64_t end = range.first;
+        for (; i < n && ctx->first[experts[i]] == end; i++)
+            end = ctx->first[experts[i] + 1];
+        base_pool_run(ctx->pool, activate_in_range, &range, end - range.first);
+    }
+}
+
+/* down(silu(gate x) * up x) for the pairs of some experts. */
+static void compute_group(model_context *ctx, const model_layer *layer, const int32_t *experts,
+                          int64_t n)
+{
+    const model_config *c = &ctx->weights->config;
+    model_rows x = {ctx->gathered, ctx->gathered_q8};
+    model_rows h = {ctx->gate, ctx->activated_q8};
+    ffn_task task = {.ctx = ctx, .width = c->expert_dim};
+    int64_t at =
+        add_expert_products(ctx, 0, &layer->expert_gate, x, ctx->gate, c->expert_dim, experts, n);
+    at = add_expert_products(ctx, at, &layer->expert_up, x, ctx->up, c->expert_dim, experts, n);
+    model_multiply(ctx, at);
+    task.q8 = model_wants_q8(ctx, &layer->expert_down);
+    activate_group(ctx, &task, experts, n);
+    at = add_expert_products(ctx, 0, &layer->expert_down, h, ctx->down, c->n_embd, experts, n);
+    model_multiply(ctx, at);
+}
+
+/* The layer's experts, group by group as they are there: in memory, all are one group. */
+static marco_status compute_groups(model_context *ctx, int64_t index, marco_error *error)
+{
+    const model_layer *layer = &ctx->weights->layers[index];
+    model_cache *cache = ctx->weights->cache;
+    const int32_t *experts = ctx->active;
+    marco_status status = MARCO_OK;
+    int64_t n = 0;
+    for (int32_t e = 0; e < ctx->weights->config.n_experts; e++)
+        if (ctx->first[e + 1] > ctx->first[e])
+            ctx->active[n++] = e;
+    if (!cache) {
+        compute_group(ctx, layer, experts, n);
+        return MARCO_OK;
+    }
+    model_cache_begin(cache, index, experts, n);
+    while (!(status = model_cache_next(cache, &experts, &n, error)) && n > 0)
+        compute_group(ctx, layer, experts, n);
+    return status;
+}
+
+marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_error *error)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    int64_t pairs = n * c->n_experts_used;
     ffn_task task = {.ctx = ctx, .width = c->expert_dim};
 
     /* The choice of experts is discrete: it is always computed in F32. */
@@ -156,6 +218,9 @@ void model_experts(model_context *ctx, int64_t index, int64_t n)
     ctx->products[0] = (model_product){&layer->router, 0, x, 0, n, ctx->router, c->n_experts, true};
     model_multiply(ctx, 1);
     base_pool_run(ctx->pool, choose_experts, &task, n);
+    if (ctx->trace)
+        ctx->trace(ctx->trace_user, ctx->passes, (int32_t)index, ctx->position, n, ctx->chosen,
+                   c->n_experts_used);
     sort_pairs(ctx, n);
 
     bool gate_q8 = model_wants_q8(ctx, &layer->expert_gate);
@@ -165,15 +230,8 @@ void model_experts(model_context *ctx, int64_t index, int64_t n)
     if (task.q8)
         model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
     base_pool_run(ctx->pool, gather_token, &task, n);
-    x = (model_rows){ctx->gathered, ctx->gathered_q8};
-    int64_t at = add_expert_products(ctx, 0, &layer->expert_gate, x, ctx->gate, c->expert_dim);
-    at = add_expert_products(ctx, at, &layer->expert_up, x, ctx->up, c->expert_dim);
-    model_multiply(ctx, at);
-
-    task.q8 = model_wants_q8(ctx, &layer->expert_down);
-    base_pool_run(ctx->pool, activate_row, &task, pairs);
-    model_rows h = {ctx->gate, ctx->gathered_q8};
-    at = add_expert_products(ctx, 0, &layer->expert_down, h, ctx->down, c->n_embd);
-    model_multiply(ctx, at);
-    base_pool_run(ctx->pool, combine_token, &task, n);
+    marco_status status = compute_groups(ctx, index, error);
+    if (!status)
+        base_pool_run(ctx->pool, combine_token, &task, n);
+    return status;
 }

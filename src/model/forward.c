@@ -5,11 +5,9 @@
 #include "model/context.h"
 #include "model/rope.h"
 
-marco_status model_context_create(const model_weights *weights, const kern_table *kernels,
-                                  base_pool *pool, bool f32, model_context **out,
-                                  marco_error *error)
+/* Floats of scratch for a thread. */
+static size_t scratch_stride(const model_config *c)
 {
-    const model_config *c = &weights->config;
     int64_t widest = c->n_embd, group = c->n_heads / c->n_kv_heads;
     int64_t widths[] = {c->ffn_dim, c->expert_dim, (int64_t)c->n_heads * c->head_dim};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
@@ -17,7 +15,14 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
     int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
     widest = tile > widest ? tile : widest;
+    return (size_t)(widest + 15) & ~(size_t)15;
+}
 
+marco_status model_context_create(const model_weights *weights, const kern_table *kernels,
+                                  base_pool *pool, bool f32, model_context **out,
+                                  marco_error *error)
+{
+    const model_config *c = &weights->config;
     model_context *ctx = base_calloc(1, sizeof *ctx);
     if (!ctx)
         return base_fail_memory(error, sizeof *ctx, "the forward pass");
@@ -25,15 +30,17 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->kernels = kernels;
     ctx->pool = pool;
     ctx->f32 = f32;
-    ctx->scratch_stride = (size_t)(widest + 15) & ~(size_t)15;
+    ctx->scratch_stride = scratch_stride(c);
     size_t threads = (size_t)base_pool_threads(pool);
     size_t experts = (size_t)c->n_experts;
     ctx->scratch = base_alloc_aligned(threads * ctx->scratch_stride * sizeof(float));
     ctx->inv_freq = base_alloc_array((size_t)c->head_dim / 2, sizeof(float));
     ctx->first = base_alloc_array(experts + 1, sizeof *ctx->first);
+    ctx->active = base_alloc_array(experts, sizeof *ctx->active);
     ctx->products = base_alloc_array(2 * experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(2 * experts + 5, sizeof *ctx->parts);
-    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts) {
+    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->active || !ctx->products ||
+        !ctx->parts) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
         return MARCO_ERROR_MEMORY;
@@ -70,7 +77,6 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     size_t dense = n * (size_t)c->ffn_dim, sparse = pairs * (size_t)c->expert_dim;
     size_t hidden = dense > sparse ? dense : sparse;
     size_t wide = embd > q_dim ? embd : q_dim;
-    size_t gathered = pairs * embd > hidden ? pairs * embd : hidden;
 
     ctx->x = take(&b, n * embd, f);
     ctx->normed = take(&b, n * embd, f);
@@ -86,12 +92,24 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     ctx->up = take(&b, hidden, f);
     ctx->down = take(&b, pairs * embd, f);
     ctx->gathered = take(&b, pairs * embd, f);
-    ctx->gathered_q8 = take(&b, gathered / 32 + 1, sizeof(kern_q8));
+    ctx->gathered_q8 = take(&b, pairs * embd / 32 + 1, sizeof(kern_q8));
+    ctx->activated_q8 = take(&b, hidden / 32 + 1, sizeof(kern_q8));
     ctx->router = take(&b, n * (size_t)c->n_experts, f);
     ctx->weight = take(&b, pairs, f);
     ctx->chosen = take(&b, pairs, sizeof(int32_t));
     ctx->pair_of = take(&b, pairs, sizeof(int64_t));
     return b.size;
+}
+
+uint64_t model_context_bytes(const model_config *config, int threads, int64_t n)
+{
+    const model_weights weights = {.config = *config};
+    model_context measured = {.weights = &weights};
+    uint64_t experts = (uint64_t)config->n_experts;
+    uint64_t each = sizeof *measured.first + 2 * sizeof *measured.products +
+                    2 * sizeof *measured.parts + sizeof *measured.active;
+    return lay_out(&measured, (size_t)n, NULL) + experts * each +
+           (uint64_t)threads * scratch_stride(config) * sizeof(float);
 }
 
 int64_t model_context_tokens(const model_context *context, size_t bytes)
@@ -128,6 +146,7 @@ void model_context_free(model_context *ctx)
     base_free(ctx->scratch);
     base_free(ctx->inv_freq);
     base_free(ctx->first);
+    base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
     base_free(ctx);
@@ -175,8 +194,10 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
     if (status)
         return status;
 
+    ctx->position = position;
+    ctx->passes++;
     base_pool_run(ctx->pool, start_token, &task, n);
-    for (int32_t i = 0; i < w->config.n_layers; i++) {
+    for (int32_t i = 0; !status && i < w->config.n_layers; i++) {
         const model_layer *layer = &w->layers[i];
         model_norm_rows(ctx, ctx->x, layer->attn_norm, ctx->normed, n);
         model_attention(ctx, kv, i, n, position);
@@ -184,12 +205,18 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
 
         model_norm_rows(ctx, ctx->x, layer->ffn_norm, ctx->normed, n);
         if (w->config.layer_sparse[i])
-            model_experts(ctx, i, n);
+            status = model_experts(ctx, i, n, error);
         else
             model_ffn(ctx, i, n);
         base_pool_run(ctx->pool, add_projected, &task, n);
     }
-    return MARCO_OK;
+    return status;
+}
+
+void model_context_trace(model_context *ctx, marco_trace_fn fn, void *user)
+{
+    ctx->trace = fn;
+    ctx->trace_user = user;
 }
 
 void model_logits(model_context *ctx, int64_t first, int64_t count, float *logits)
