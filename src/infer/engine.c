@@ -137,7 +137,6 @@ static marco_status load_weights(marco_engine *engine, model_source *source,
         .ram = params->ram,
         .map = params->mmap,
         .held = base_memory_resident(),
-        .peak = base_memory_peak(),
         .available = base_memory_available(),
         .session = infer_session_least(&source->config, threads, engine->f32),
     };

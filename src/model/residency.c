@@ -75,7 +75,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 static uint64_t whole(const model_plan *plan, const model_plan_request *r)
 {
     uint64_t beside = larger(r->session, model_weights_load_bytes());
-    return larger(r->held + plan->weight_bytes + beside + SLACK, r->peak);
+    return r->held + plan->weight_bytes + beside + SLACK;
 }
 
 /* What a streamed model takes beside slots and sessions. */
@@ -97,7 +97,7 @@ static uint64_t smallest(const model_source *source, const model_plan *plan,
     uint64_t streamed =
         fixed(source, plan, r) + r->session + (uint64_t)plan->least_slots * plan->slot_bytes;
     uint64_t loading = r->held + plan->pinned_bytes + SLACK + model_weights_load_bytes();
-    streamed = larger(larger(streamed, loading), r->peak);
+    streamed = larger(streamed, loading);
     return streamed < all ? streamed : all;
 }
 

@@ -8,7 +8,6 @@ typedef struct model_plan_request {
     uint64_t ram;       /* budget of the whole process, bytes; 0: none given */
     bool map;           /* MODEL_MAPPED is asked for */
     uint64_t held;      /* bytes the process holds now, */
-    uint64_t peak;      /* has held at most, */
     uint64_t available; /* and can still take */
     uint64_t session;   /* the least that a session needs beside the weights */
 } model_plan_request;
