@@ -9,6 +9,7 @@
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,10 +17,15 @@
 
 /* Activations quantised for products with quantised weights: blocks of 32 numbers. */
 typedef struct kern_q8 {
-    float d;      /* scale: x = d * q */
-    float s;      /* d * sum of q, for weights with a minimum */
-    int8_t q[32]; /* -127 .. 127 */
+    float d;        /* scale: x = d * q */
+    float s;        /* d * sum of q, for weights with a minimum */
+    int16_t sum[2]; /* of q[0 .. 15] and q[16 .. 31], for weights with an offset */
+    int8_t q[32];   /* -127 .. 127 */
 } kern_q8;
+
+/* Floats of scratch that a product with rows of `cols` needs: a decoded row, or an unpacked panel.
+ */
+#define KERN_SCRATCH(cols) (3 * (cols))
 
 typedef enum kern_input {
     KERN_INPUT_F32 = 0, /* rows of float */
@@ -28,14 +34,15 @@ typedef enum kern_input {
 
 /* out[t * out_stride + r] = sum_k w[r, k] * x[t, k]
  *   w [rows, cols] in the slot's type, x [n_x, cols] rows one after another in the slot's input
- *   form, out float. scratch: cols floats, 64-byte aligned (for slots that decode a row). */
+ *   form, out float. scratch: KERN_SCRATCH(cols) floats, 64-byte aligned.
+ *   Slots with `panels` take rows in panels (tensor/panel.h) and a multiple of eight of them. */
 typedef void (*kern_matmul_fn)(const void *w, int64_t rows, int64_t cols, const void *x,
                                int64_t n_x, float *out, int64_t out_stride, float *scratch);
 
 typedef struct kern_matmul {
     kern_matmul_fn fn;
     kern_input input;
-    bool panels; /* the weights come in panels (tensor/panel.h) */
+    bool panels;
 } kern_matmul;
 
 typedef struct kern_table {

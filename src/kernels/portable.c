@@ -2,8 +2,8 @@
 #include "kernels/portable.h"
 
 /* clang-format off */
-#define F32(type) {kern_portable_matmul_##type, KERN_INPUT_F32}
-#define Q8(type) {kern_portable_matmul_##type##_q8, KERN_INPUT_Q8}
+#define F32(type) {kern_portable_matmul_##type, KERN_INPUT_F32, false}
+#define Q8(type) {kern_portable_matmul_##type##_q8, KERN_INPUT_Q8, false}
 /* clang-format on */
 
 const kern_table kern_portable = {

@@ -36,13 +36,15 @@ void kern_portable_quantize_q8(const float *x, kern_q8 *q, int64_t n)
             q[b] = (kern_q8){.d = isfinite(max) ? 0 : NAN, .s = isfinite(max) ? 0 : NAN};
             continue;
         }
-        int32_t sum = 0;
+        int32_t sum[2] = {0, 0};
         for (int i = 0; i < 32; i++) {
             int32_t value = (int32_t)round_even(x[i] * inverse);
             q[b].q[i] = (int8_t)value;
-            sum += value;
+            sum[i / 16] += value;
         }
         q[b].d = max / 127;
-        q[b].s = q[b].d * (float)sum;
+        q[b].s = q[b].d * (float)(sum[0] + sum[1]);
+        q[b].sum[0] = (int16_t)sum[0];
+        q[b].sum[1] = (int16_t)sum[1];
     }
 }

@@ -129,9 +129,12 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
         model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
         x.q8 = ctx->q8;
     }
-    ctx->products[0] = (model_product){&layer->q, 0, x, 0, n, ctx->q, q_dim, false};
-    ctx->products[1] = (model_product){&layer->k, 0, x, 0, n, ctx->k, kv_dim, false};
-    ctx->products[2] = (model_product){&layer->v, 0, x, 0, n, ctx->v, kv_dim, false};
+    ctx->products[0] =
+        (model_product){.w = &layer->q, .x = x, .n = n, .out = ctx->q, .stride = q_dim};
+    ctx->products[1] =
+        (model_product){.w = &layer->k, .x = x, .n = n, .out = ctx->k, .stride = kv_dim};
+    ctx->products[2] =
+        (model_product){.w = &layer->v, .x = x, .n = n, .out = ctx->v, .stride = kv_dim};
     model_multiply(ctx, 3);
 
     base_pool_run(ctx->pool, prepare_token, &task, n);
@@ -143,7 +146,7 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
         model_quantize(ctx, ctx->attended, ctx->q8, n, q_dim);
         attended.q8 = ctx->q8;
     }
-    ctx->products[0] =
-        (model_product){&layer->out, 0, attended, 0, n, ctx->projected, c->n_embd, false};
+    ctx->products[0] = (model_product){
+        .w = &layer->out, .x = attended, .n = n, .out = ctx->projected, .stride = c->n_embd};
     model_multiply(ctx, 1);
 }

@@ -15,10 +15,10 @@ struct model_context {
 
     float *inv_freq; /* [D / 2] */
     float rope_magnitude;
-    float *scratch; /* [threads, scratch_stride]: a decoded weight row, or a tile of K and V */
+    float *scratch; /* [threads, scratch_stride]: what model_multiply needs, or a tile of K and V */
     size_t scratch_stride;
-    struct model_product *products; /* [2 * X + 4] */
-    int64_t *parts;                 /* [2 * X + 5] first part of each product */
+    struct model_product *products; /* [X + 4] */
+    int64_t *parts;                 /* [X + 5] first part of each product */
     int64_t n_products;             /* of the multiplication under way */
     int64_t *first;                 /* [X + 1] first pair of each expert */
     int32_t *active;                /* [X] experts that have tokens */
@@ -39,16 +39,15 @@ struct model_context {
     kern_q8 *q8;          /* the rows being multiplied, quantised */
 
     /* FFN: N rows are the tokens of a dense layer, or the (token, expert) pairs of a sparse one. */
-    float *gate, *up; /* [N, F] */
-    float *down;      /* [T * K, E] in pair order */
-    float *gathered;  /* [T * K, E] rows of `normed` in pair order; F32 inputs only */
+    float *hidden;      /* [N, F] silu(gate) * up, where `down` wants floats */
+    kern_q8 *hidden_q8; /* the same where it wants them quantised */
+    float *down;        /* [T * K, E] in pair order */
+    float *gathered;    /* [T * K, E] rows of `normed` in pair order; F32 inputs only */
     kern_q8 *gathered_q8;
-    kern_q8 *activated_q8; /* rows of `gate`; apart, as an expert's may be made before another's
-                              rows are multiplied */
-    float *router;         /* [T, X] logits, then probabilities */
-    int32_t *chosen;       /* [T, K] experts by rank */
-    float *weight;         /* [T, K] */
-    int64_t *pair_of;      /* [T, K] place of (t, rank) in pair order */
+    float *router;    /* [T, X] logits, then probabilities */
+    int32_t *chosen;  /* [T, K] experts by rank */
+    float *weight;    /* [T, K] */
+    int64_t *pair_of; /* [T, K] place of (t, rank) in pair order */
 };
 
 /* Rows to be multiplied: as floats, and quantised where some weight wants them so. */
@@ -57,7 +56,8 @@ typedef struct model_rows {
     const kern_q8 *q8; /* [n, cols / 32], or NULL */
 } model_rows;
 
-/* out[i * stride + r] = w[mat, r] . x[first + i],   i < n */
+/* out[i * stride + r] = w[mat, r] . x[first + i],   i < n
+ * Gated, where `up` is given: silu of that times up[mat, r] . x[first + i]. */
 typedef struct model_product {
     const model_matrix *w;
     int64_t mat;
@@ -65,12 +65,17 @@ typedef struct model_product {
     int64_t first, n;
     float *out;
     int64_t stride;
-    bool f32; /* use the reference kernel even on the default path */
+    bool f32;               /* use the reference kernel even on the default path */
+    const model_matrix *up; /* NULL, or of the same shape as w */
+    kern_q8 *out_q8; /* for gated ones, [.., rows / 32] from row `first` on: instead of out */
 } model_product;
 
 /* All products of the list, as one flat list of (product, row range) parts shared by the threads.
  */
 void model_multiply(model_context *context, int64_t n_products);
+
+/* Floats of scratch that a thread needs for products with w. */
+size_t model_multiply_scratch(const model_matrix *w);
 
 /* Does this weight want quantised rows? */
 bool model_wants_q8(const model_context *context, const model_matrix *w);

@@ -14,39 +14,37 @@
 
 typedef struct ffn_task {
     model_context *ctx;
-    int64_t width; /* F */
-    bool f32, q8;  /* forms in which the next product wants its rows */
+    bool f32, q8; /* forms in which gate and up want their rows */
 } ffn_task;
 
-/* gate = silu(gate) * up, and its quantised form for `down`. */
-static void activate_row(void *user, int64_t i, int thread)
+/* Where the products of gate and up go, in the form that `down` wants. */
+static model_product gated(const model_context *ctx, const model_matrix *gate,
+                           const model_matrix *up, const model_matrix *down)
 {
-    (void)thread;
-    ffn_task *t = user;
-    model_context *ctx = t->ctx;
-    float *gate = ctx->gate + i * t->width;
-    ctx->kernels->swiglu(gate, ctx->up + i * t->width, t->width);
-    if (t->q8)
-        ctx->kernels->quantize_q8(gate, ctx->activated_q8 + i * (t->width / 32), t->width);
+    model_product p = {.w = gate, .up = up, .out = ctx->hidden, .stride = gate->rows};
+    p.out_q8 = model_wants_q8(ctx, down) ? ctx->hidden_q8 : NULL;
+    return p;
 }
 
 void model_ffn(model_context *ctx, int64_t index, int64_t n)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    ffn_task task = {.ctx = ctx, .width = c->ffn_dim, .q8 = model_wants_q8(ctx, &layer->down)};
 
     model_rows x = {ctx->normed, NULL};
     if (model_wants_q8(ctx, &layer->gate) || model_wants_q8(ctx, &layer->up)) {
         model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
         x.q8 = ctx->q8;
     }
-    ctx->products[0] = (model_product){&layer->gate, 0, x, 0, n, ctx->gate, c->ffn_dim, false};
-    ctx->products[1] = (model_product){&layer->up, 0, x, 0, n, ctx->up, c->ffn_dim, false};
-    model_multiply(ctx, 2);
-    base_pool_run(ctx->pool, activate_row, &task, n);
-    model_rows h = {ctx->gate, ctx->activated_q8};
-    ctx->products[0] = (model_product){&layer->down, 0, h, 0, n, ctx->projected, c->n_embd, false};
+    ctx->products[0] = gated(ctx, &layer->gate, &layer->up, &layer->down);
+    ctx->products[0].x = x;
+    ctx->products[0].n = n;
+    model_multiply(ctx, 1);
+    ctx->products[0] = (model_product){.w = &layer->down,
+                                       .x = {ctx->hidden, ctx->hidden_q8},
+                                       .n = n,
+                                       .out = ctx->projected,
+                                       .stride = c->n_embd};
     model_multiply(ctx, 1);
 }
 
@@ -64,18 +62,24 @@ static void choose_experts(void *user, int64_t i, int thread)
     float sum = 0;
 
     ctx->kernels->softmax(p, c->n_experts);
-    for (int32_t k = 0; k < used; k++) {
-        int32_t best = -1;
-        for (int32_t e = 0; e < c->n_experts; e++) {
-            /* A chosen expert's probability is set to -1; NaN never beats anything, and some
-             * expert is chosen even when all are NaN. */
-            if ((best < 0 && p[e] != -1.0f) || (best >= 0 && p[e] > p[best]))
-                best = e;
+    /* A list of the best so far, kept in order: a later expert enters before one that it beats, and
+     * so the lower index wins a tie. NaN beats nothing. */
+    int32_t n = 0;
+    for (int32_t e = 0; e < c->n_experts; e++) {
+        float key = p[e] >= 0 ? p[e] : -1.0f;
+        if (n == used && !(key > weight[n - 1]))
+            continue;
+        int32_t at = n < used ? n++ : n - 1;
+        for (; at > 0 && key > weight[at - 1]; at--) {
+            chosen[at] = chosen[at - 1];
+            weight[at] = weight[at - 1];
         }
-        chosen[k] = best;
-        weight[k] = p[best];
-        sum += p[best];
-        p[best] = -1.0f;
+        chosen[at] = e;
+        weight[at] = key;
+    }
+    for (int32_t k = 0; k < used; k++) {
+        weight[k] = p[chosen[k]]; /* NaN, if it was one */
+        sum += weight[k];
     }
     for (int32_t k = 0; k < used && c->norm_topk_prob; k++)
         weight[k] /= sum;
@@ -98,7 +102,7 @@ static void sort_pairs(model_context *ctx, int64_t n)
     ctx->first[0] = 0;
 }
 
-/* Copies token i's row to its pairs' places. */
+/* Token i's row to its pairs' places, quantised once. */
 static void gather_token(void *user, int64_t i, int thread)
 {
     (void)thread;
@@ -106,6 +110,8 @@ static void gather_token(void *user, int64_t i, int thread)
     model_context *ctx = t->ctx;
     const model_config *c = &ctx->weights->config;
     int64_t blocks = c->n_embd / 32;
+    if (t->q8)
+        ctx->kernels->quantize_q8(ctx->normed + i * c->n_embd, ctx->q8 + i * blocks, c->n_embd);
     for (int32_t k = 0; k < c->n_experts_used; k++) {
         int64_t pair = ctx->pair_of[i * c->n_experts_used + k];
         if (t->q8)
@@ -132,61 +138,39 @@ static void combine_token(void *user, int64_t i, int thread)
     }
 }
 
-/* One product per expert of the group. */
-static int64_t add_expert_products(model_context *ctx, int64_t at, const model_matrix *w,
-                                   model_rows x, float *out, int64_t stride, const int32_t *experts,
-                                   int64_t n_experts)
+/* One product per expert of the group, like `p` but for its place. */
+static void multiply_experts(model_context *ctx, model_product p, const int32_t *experts,
+                             int64_t n_experts)
 {
     for (int64_t i = 0; i < n_experts; i++) {
-        int64_t e = experts[i], first = ctx->first[e], n = ctx->first[e + 1] - first;
-        ctx->products[at++] =
-            (model_product){w, e, x, first, n, out + first * stride, stride, false};
+        int64_t first = ctx->first[experts[i]];
+        model_product *mine = &ctx->products[i];
+        *mine = p;
+        mine->mat = experts[i];
+        mine->first = first;
+        mine->n = ctx->first[experts[i] + 1] - first;
+        mine->out = p.out + first * p.stride;
     }
-    return at;
-}
-
-typedef struct range_task {
-    ffn_task *task;
-    int64_t first;
-} range_task;
-
-static void activate_in_range(void *user, int64_t i, int thread)
-{
-    range_task *t = user;
-    activate_row(t->task, t->first + i, thread);
-}
-
-/* Activates the group's pairs, range by range: all of them are one. */
-static void activate_group(model_context *ctx, ffn_task *task, const int32_t *experts, int64_t n)
-{
-    for (int64_t i = 0; i < n;) {
-        range_task range = {task, ctx->first[experts[i]]};
-        int64_t end = range.first;
-        for (; i < n && ctx->first[experts[i]] == end; i++)
-            end = ctx->first[experts[i] + 1];
-        base_pool_run(ctx->pool, activate_in_range, &range, end - range.first);
-    }
+    model_multiply(ctx, n_experts);
 }
 
 /* down(silu(gate x) * up x) for the pairs of some experts. */
 static void compute_group(model_context *ctx, const model_layer *layer, const int32_t *experts,
                           int64_t n)
 {
-    const model_config *c = &ctx->weights->config;
-    model_rows x = {ctx->gathered, ctx->gathered_q8};
-    model_rows h = {ctx->gate, ctx->activated_q8};
-    ffn_task task = {.ctx = ctx, .width = c->expert_dim};
-    int64_t at =
-        add_expert_products(ctx, 0, &layer->expert_gate, x, ctx->gate, c->expert_dim, experts, n);
-    at = add_expert_products(ctx, at, &layer->expert_up, x, ctx->up, c->expert_dim, experts, n);
-    model_multiply(ctx, at);
-    task.q8 = model_wants_q8(ctx, &layer->expert_down);
-    activate_group(ctx, &task, experts, n);
-    at = add_expert_products(ctx, 0, &layer->expert_down, h, ctx->down, c->n_embd, experts, n);
-    model_multiply(ctx, at);
+    model_product p = gated(ctx, &layer->expert_gate, &layer->expert_up, &layer->expert_down);
+    p.x = (model_rows){ctx->gathered, ctx->gathered_q8};
+    multiply_experts(ctx, p, experts, n);
+
+    p = (model_product){.w = &layer->expert_down,
+                        .x = {ctx->hidden, ctx->hidden_q8},
+                        .out = ctx->down,
+                        .stride = ctx->weights->config.n_embd};
+    multiply_experts(ctx, p, experts, n);
 }
 
-/* The layer's experts, group by group as they are there: in memory, all are one group. */
+/* The layer's experts that have tokens, group by group as they are there: in memory, all are one
+ * group. */
 static marco_status compute_groups(model_context *ctx, int64_t index, marco_error *error)
 {
     const model_layer *layer = &ctx->weights->layers[index];
@@ -211,11 +195,15 @@ marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_e
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    ffn_task task = {.ctx = ctx, .width = c->expert_dim};
+    ffn_task task = {.ctx = ctx};
 
     /* The choice of experts is discrete: it is always computed in F32. */
-    model_rows x = {ctx->normed, NULL};
-    ctx->products[0] = (model_product){&layer->router, 0, x, 0, n, ctx->router, c->n_experts, true};
+    ctx->products[0] = (model_product){.w = &layer->router,
+                                       .x = {ctx->normed, NULL},
+                                       .n = n,
+                                       .out = ctx->router,
+                                       .stride = c->n_experts,
+                                       .f32 = true};
     model_multiply(ctx, 1);
     base_pool_run(ctx->pool, choose_experts, &task, n);
     if (ctx->trace)
@@ -227,8 +215,6 @@ marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_e
     bool up_q8 = model_wants_q8(ctx, &layer->expert_up);
     task.q8 = gate_q8 || up_q8;
     task.f32 = !gate_q8 || !up_q8;
-    if (task.q8)
-        model_quantize(ctx, ctx->normed, ctx->q8, n, c->n_embd);
     base_pool_run(ctx->pool, gather_token, &task, n);
     marco_status status = compute_groups(ctx, index, error);
     if (!status)

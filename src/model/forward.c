@@ -5,17 +5,21 @@
 #include "model/context.h"
 #include "model/rope.h"
 
-/* Floats of scratch for a thread. */
-static size_t scratch_stride(const model_config *c)
+/* Scratch for the hungriest of the matrices. */
+static size_t widest_product(const model_weights *w)
 {
-    int64_t widest = c->n_embd, group = c->n_heads / c->n_kv_heads;
-    int64_t widths[] = {c->ffn_dim, c->expert_dim, (int64_t)c->n_heads * c->head_dim};
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        widest = widths[i] > widest ? widths[i] : widest;
-    /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
-    int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
-    widest = tile > widest ? tile : widest;
-    return (size_t)(widest + 15) & ~(size_t)15;
+    size_t widest = model_multiply_scratch(&w->output);
+    for (int32_t i = 0; i < w->config.n_layers; i++) {
+        const model_layer *l = &w->layers[i];
+        const model_matrix *all[] = {&l->q,           &l->k,         &l->v,          &l->out,
+                                     &l->gate,        &l->up,        &l->down,       &l->router,
+                                     &l->expert_gate, &l->expert_up, &l->expert_down};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+            size_t size = model_multiply_scratch(all[k]);
+            widest = size > widest ? size : widest;
+        }
+    }
+    return widest;
 }
 
 marco_status model_context_create(const model_weights *weights, const kern_table *kernels,
@@ -23,6 +27,11 @@ marco_status model_context_create(const model_weights *weights, const kern_table
                                   marco_error *error)
 {
     const model_config *c = &weights->config;
+    int64_t widest = (int64_t)widest_product(weights), group = c->n_heads / c->n_kv_heads;
+    /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
+    int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
+    widest = tile > widest ? tile : widest;
+
     model_context *ctx = base_calloc(1, sizeof *ctx);
     if (!ctx)
         return base_fail_memory(error, sizeof *ctx, "the forward pass");
@@ -30,15 +39,15 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->kernels = kernels;
     ctx->pool = pool;
     ctx->f32 = f32;
-    ctx->scratch_stride = scratch_stride(c);
+    ctx->scratch_stride = (size_t)(widest + 15) & ~(size_t)15;
     size_t threads = (size_t)base_pool_threads(pool);
     size_t experts = (size_t)c->n_experts;
     ctx->scratch = base_alloc_aligned(threads * ctx->scratch_stride * sizeof(float));
     ctx->inv_freq = base_alloc_array((size_t)c->head_dim / 2, sizeof(float));
     ctx->first = base_alloc_array(experts + 1, sizeof *ctx->first);
     ctx->active = base_alloc_array(experts, sizeof *ctx->active);
-    ctx->products = base_alloc_array(2 * experts + 4, sizeof *ctx->products);
-    ctx->parts = base_alloc_array(2 * experts + 5, sizeof *ctx->parts);
+    ctx->products = base_alloc_array(experts + 4, sizeof *ctx->products);
+    ctx->parts = base_alloc_array(experts + 5, sizeof *ctx->parts);
     if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->active || !ctx->products ||
         !ctx->parts) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
@@ -88,12 +97,11 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     ctx->cosine = take(&b, n * half, f);
     ctx->sine = take(&b, n * half, f);
     ctx->q8 = take(&b, n * wide / 32 + 1, sizeof(kern_q8));
-    ctx->gate = take(&b, hidden, f);
-    ctx->up = take(&b, hidden, f);
+    ctx->hidden = take(&b, hidden, f);
+    ctx->hidden_q8 = take(&b, hidden / 32 + 1, sizeof(kern_q8));
     ctx->down = take(&b, pairs * embd, f);
     ctx->gathered = take(&b, pairs * embd, f);
     ctx->gathered_q8 = take(&b, pairs * embd / 32 + 1, sizeof(kern_q8));
-    ctx->activated_q8 = take(&b, hidden / 32 + 1, sizeof(kern_q8));
     ctx->router = take(&b, n * (size_t)c->n_experts, f);
     ctx->weight = take(&b, pairs, f);
     ctx->chosen = take(&b, pairs, sizeof(int32_t));
@@ -101,15 +109,21 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     return b.size;
 }
 
-uint64_t model_context_bytes(const model_config *config, int threads, int64_t n)
+uint64_t model_context_bytes(const model_config *c, int threads, int64_t n)
 {
-    const model_weights weights = {.config = *config};
+    /* No weights are there yet: two panels and a row of the widest, as if they were F32. */
+    enum { ROWS = 18, TILES = 64 << 10 };
+    const model_weights weights = {.config = *c};
     model_context measured = {.weights = &weights};
-    uint64_t experts = (uint64_t)config->n_experts;
-    uint64_t each = sizeof *measured.first + 2 * sizeof *measured.products +
-                    2 * sizeof *measured.parts + sizeof *measured.active;
-    return lay_out(&measured, (size_t)n, NULL) + experts * each +
-           (uint64_t)threads * scratch_stride(config) * sizeof(float);
+    int64_t widest = (int64_t)c->n_heads * c->head_dim;
+    widest = widest > c->n_embd ? widest : c->n_embd;
+    widest = widest > c->ffn_dim ? widest : c->ffn_dim;
+    widest = widest > c->expert_dim ? widest : c->expert_dim;
+    uint64_t scratch = (uint64_t)widest * ROWS * sizeof(float) + TILES;
+    uint64_t each = sizeof *measured.first + sizeof *measured.products + sizeof *measured.parts +
+                    sizeof *measured.active;
+    return lay_out(&measured, (size_t)n, NULL) + (uint64_t)c->n_experts * each +
+           (uint64_t)threads * scratch;
 }
 
 int64_t model_context_tokens(const model_context *context, size_t bytes)
@@ -167,7 +181,7 @@ static void start_token(void *user, int64_t i, int thread)
     model_context *ctx = t->ctx;
     const model_matrix *embd = &ctx->weights->token_embd;
     int64_t half = ctx->weights->config.head_dim / 2;
-    float *raw = ctx->scratch + (size_t)thread * ctx->scratch_stride;
+    void *raw = ctx->scratch + (size_t)thread * ctx->scratch_stride;
     model_matrix_get_row(embd, 0, t->ids[i], raw);
     tensor_traits_of(embd->type)->decode(raw, ctx->x + i * embd->cols, embd->cols);
     model_rope_angles(ctx->inv_freq, half, ctx->rope_magnitude, t->position + i,
@@ -229,7 +243,7 @@ void model_logits(model_context *ctx, int64_t first, int64_t count, float *logit
         model_quantize(ctx, ctx->normed, ctx->q8, count, embd);
         x.q8 = ctx->q8;
     }
-    ctx->products[0] =
-        (model_product){&w->output, 0, x, 0, count, logits, w->config.n_vocab, false};
+    ctx->products[0] = (model_product){
+        .w = &w->output, .x = x, .n = count, .out = logits, .stride = w->config.n_vocab};
     model_multiply(ctx, 1);
 }

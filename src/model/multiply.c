@@ -1,12 +1,141 @@
-#include "model/context.h"
+#include <string.h>
 
-/* Rows of a weight matrix that one part multiplies: small enough to share a decoder's little
- * matrices among threads, large enough to be worth a visit. No result depends on it. */
-enum { PART_ROWS = 64 };
+#include "model/context.h"
+#include "tensor/panel.h"
+
+enum {
+    /* Weights that one part reads: small enough that threads end together, large enough to be
+     * worth a visit. No result depends on it. */
+    PART_BYTES = 64 << 10,
+    /* Rows of a part: whole panels, and whole blocks of kern_q8 where the product makes those. */
+    MIN_ROWS = TENSOR_PANEL_ROWS,
+    MIN_GATED_ROWS = 32,
+    MAX_ROWS = 64,
+    /* Tokens of a gated product that are in flight at once. */
+    GATED_TOKENS = 32,
+};
 
 bool model_wants_q8(const model_context *ctx, const model_matrix *w)
 {
     return !ctx->f32 && ctx->kernels->matmul[w->type].input == KERN_INPUT_Q8;
+}
+
+/* ---- a thread's scratch: the kernel's, then panels, then a tile of a gated product -------------
+ */
+
+static size_t panel_floats(const model_matrix *w)
+{
+    return (TENSOR_PANEL_ROWS * w->row_bytes / sizeof(float) + 16) & ~(size_t)15;
+}
+
+/* Floats, rounded to whole cache lines. */
+static size_t kernel_floats(const model_matrix *w)
+{
+    return ((size_t)KERN_SCRATCH(w->cols) + 15) & ~(size_t)15;
+}
+
+size_t model_multiply_scratch(const model_matrix *w)
+{
+    return kernel_floats(w) + 2 * panel_floats(w) + 2 * (size_t)GATED_TOKENS * MAX_ROWS;
+}
+
+/* ---- rows of one matrix ------------------------------------------------------------------------
+ */
+
+typedef struct range {
+    const model_matrix *w;
+    int64_t mat, row, rows; /* `row` begins a panel */
+    bool f32;
+} range;
+
+/* Fewer than eight rows, as a panel filled up with zeros. */
+static void multiply_last_rows(const model_context *ctx, const range *r, const void *x, int64_t n,
+                               float *out, int64_t stride, float *scratch)
+{
+    enum { TOKENS = 32 };
+    const model_matrix *w = r->w;
+    const kern_matmul *kernel = &ctx->kernels->matmul[w->type];
+    uint8_t *panel = (uint8_t *)(scratch + kernel_floats(w));
+    uint8_t *rows = panel + panel_floats(w) * sizeof(float);
+    float tile[TOKENS * TENSOR_PANEL_ROWS];
+    memcpy(rows, model_matrix_row(w, r->mat, r->row), (size_t)r->rows * w->row_bytes);
+    memset(rows + (size_t)r->rows * w->row_bytes, 0,
+           (size_t)(TENSOR_PANEL_ROWS - r->rows) * w->row_bytes);
+    tensor_panel_pack(w->type, rows, panel, w->cols);
+    for (int64_t t = 0; t < n; t += TOKENS) {
+        int64_t count = n - t < TOKENS ? n - t : TOKENS;
+        kernel->fn(panel, TENSOR_PANEL_ROWS, w->cols, (const kern_q8 *)x + t * (w->cols / 32),
+                   count, tile, TENSOR_PANEL_ROWS, scratch);
+        for (int64_t i = 0; i < count; i++)
+            memcpy(out + (t + i) * stride, tile + i * TENSOR_PANEL_ROWS,
+                   (size_t)r->rows * sizeof *out);
+    }
+}
+
+/* out[i * stride + j] = w[row + j] . x[i]. Rows that the kernel wants in panels and that are not
+ * (a file mapped into memory, the last few of a matrix) are packed on the way: the same kernel, so
+ * the same bits. */
+static void multiply_rows(const model_context *ctx, const range *r, const void *x, int64_t n,
+                          float *out, int64_t stride, float *scratch)
+{
+    const model_matrix *w = r->w;
+    const kern_matmul *kernel =
+        r->f32 ? &ctx->kernels->matmul_f32[w->type] : &ctx->kernels->matmul[w->type];
+    int64_t whole = kernel->panels ? r->rows - r->rows % TENSOR_PANEL_ROWS : r->rows;
+    if (!kernel->panels || (w->panels && whole)) {
+        kernel->fn(model_matrix_row(w, r->mat, r->row), whole, w->cols, x, n, out, stride, scratch);
+    } else {
+        uint8_t *panel = (uint8_t *)(scratch + kernel_floats(w));
+        for (int64_t i = 0; i < whole; i += TENSOR_PANEL_ROWS) {
+            tensor_panel_pack(w->type, model_matrix_row(w, r->mat, r->row + i), panel, w->cols);
+            kernel->fn(panel, TENSOR_PANEL_ROWS, w->cols, x, n, out + i, stride, scratch);
+        }
+    }
+    if (whole < r->rows) {
+        range last = *r;
+        last.row += whole;
+        last.rows -= whole;
+        multiply_last_rows(ctx, &last, x, n, out + whole, stride, scratch);
+    }
+}
+
+/* ---- products ----------------------------------------------------------------------------------
+ */
+
+/* The product's input from row `first` on, in the form that weights of w's type take. */
+static const void *rows_of(const model_context *ctx, const model_product *p, const model_matrix *w,
+                           int64_t first)
+{
+    if (!p->f32 && model_wants_q8(ctx, w))
+        return p->x.q8 + (p->first + first) * (w->cols / 32);
+    return p->x.f32 + (p->first + first) * w->cols;
+}
+
+/* Rows of gate and up, and at once silu(gate) * up, which nothing else needs to see. */
+static void multiply_gated(const model_context *ctx, const model_product *p, range gate,
+                           float *scratch)
+{
+    range up = gate;
+    up.w = p->up;
+    size_t kernel = model_multiply_scratch(p->w) > model_multiply_scratch(p->up)
+                        ? model_multiply_scratch(p->w)
+                        : model_multiply_scratch(p->up);
+    float *g = scratch + kernel - 2 * (size_t)GATED_TOKENS * MAX_ROWS;
+    float *u = g + (size_t)GATED_TOKENS * MAX_ROWS;
+    for (int64_t t = 0; t < p->n; t += GATED_TOKENS) {
+        int64_t n = p->n - t < GATED_TOKENS ? p->n - t : GATED_TOKENS;
+        multiply_rows(ctx, &gate, rows_of(ctx, p, p->w, t), n, g, gate.rows, scratch);
+        multiply_rows(ctx, &up, rows_of(ctx, p, p->up, t), n, u, gate.rows, scratch);
+        for (int64_t i = 0; i < n; i++) {
+            float *h = g + i * gate.rows;
+            ctx->kernels->swiglu(h, u + i * gate.rows, gate.rows);
+            if (p->out_q8)
+                ctx->kernels->quantize_q8(
+                    h, p->out_q8 + ((p->first + t + i) * p->w->rows + gate.row) / 32, gate.rows);
+            else
+                memcpy(p->out + (t + i) * p->stride + gate.row, h, (size_t)gate.rows * sizeof *h);
+        }
+    }
 }
 
 /* The product that a part belongs to: the last that begins at or before it. */
@@ -23,21 +152,27 @@ static int64_t find_product(const model_context *ctx, int64_t part)
     return low;
 }
 
+static int64_t rows_per_part(const model_product *p)
+{
+    int64_t least = p->up ? MIN_GATED_ROWS : MIN_ROWS;
+    size_t bytes = p->w->row_bytes + (p->up ? p->up->row_bytes : 0);
+    int64_t rows = (int64_t)(PART_BYTES / bytes) / least * least;
+    return rows < least ? least : rows > MAX_ROWS ? MAX_ROWS : rows;
+}
+
 static void multiply_part(void *user, int64_t part, int thread)
 {
     model_context *ctx = user;
     int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
-    const model_matrix *w = p->w;
-    int64_t row = (part - ctx->parts[i]) * PART_ROWS;
-    int64_t rows = w->rows - row < PART_ROWS ? w->rows - row : PART_ROWS;
-    const kern_matmul *kernel =
-        ctx->f32 || p->f32 ? &ctx->kernels->matmul_f32[w->type] : &ctx->kernels->matmul[w->type];
-    const void *x = kernel->input == KERN_INPUT_Q8
-                        ? (const void *)(p->x.q8 + p->first * (w->cols / 32))
-                        : (const void *)(p->x.f32 + p->first * w->cols);
-    kernel->fn(model_matrix_row(w, p->mat, row), rows, w->cols, x, p->n, p->out + row, p->stride,
-               ctx->scratch + (size_t)thread * ctx->scratch_stride);
+    float *scratch = ctx->scratch + (size_t)thread * ctx->scratch_stride;
+    int64_t rows = rows_per_part(p);
+    range r = {p->w, p->mat, (part - ctx->parts[i]) * rows, rows, ctx->f32 || p->f32};
+    r.rows = p->w->rows - r.row < rows ? p->w->rows - r.row : rows;
+    if (p->up)
+        multiply_gated(ctx, p, r, scratch);
+    else
+        multiply_rows(ctx, &r, rows_of(ctx, p, p->w, 0), p->n, p->out + r.row, p->stride, scratch);
 }
 
 void model_multiply(model_context *ctx, int64_t n_products)
@@ -45,11 +180,14 @@ void model_multiply(model_context *ctx, int64_t n_products)
     ctx->parts[0] = 0;
     ctx->n_products = n_products;
     for (int64_t i = 0; i < n_products; i++) {
-        int64_t parts = (ctx->products[i].w->rows + PART_ROWS - 1) / PART_ROWS;
-        ctx->parts[i + 1] = ctx->parts[i] + parts;
+        int64_t rows = rows_per_part(&ctx->products[i]);
+        ctx->parts[i + 1] = ctx->parts[i] + (ctx->products[i].w->rows + rows - 1) / rows;
     }
     base_pool_run(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
 }
+
+/* ---- rows of activations -----------------------------------------------------------------------
+ */
 
 typedef struct rows_task {
     const model_context *ctx;

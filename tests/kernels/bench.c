@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "harness.h"
+#include "tensor/panel.h"
 
 enum { COLS = 1024, DRAM_BYTES = 256 << 20, CACHE_BYTES = 256 << 10, BATCH = 64, N = 4096 };
 
@@ -84,12 +85,12 @@ static void bench_matmul(work *a, const kern_matmul *slot, tensor_type type, con
     a->matmul = slot;
     a->slot = -1;
     a->n_x = 1;
-    a->rows = (int64_t)(CACHE_BYTES / row_bytes);
+    a->rows = (int64_t)(CACHE_BYTES / row_bytes) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
     double cache = row_bytes * (double)a->rows / time_of(a);
     a->n_x = BATCH;
     double batch = (double)(a->rows * COLS * BATCH) / time_of(a);
     a->n_x = 1;
-    a->rows = (int64_t)(DRAM_BYTES / row_bytes);
+    a->rows = (int64_t)(DRAM_BYTES / row_bytes) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
     double dram = row_bytes * (double)a->rows / time_of(a);
     printf("%-28s n_x 1: %6.1f GB/s cached, %6.1f GB/s from memory; n_x %d: %6.1f G products/s\n",
            name, cache * 1e-9, dram * 1e-9, BATCH, batch * 1e-9);
@@ -130,7 +131,7 @@ void bench(const char *filter)
     a.x = aligned_alloc(64, x_bytes);
     a.y = aligned_alloc(64, x_bytes);
     a.out = aligned_alloc(64, out_bytes);
-    a.scratch = aligned_alloc(64, COLS * sizeof(float));
+    a.scratch = aligned_alloc(64, KERN_SCRATCH(COLS) * sizeof(float));
     if (a.w && a.x && a.y && a.out && a.scratch) {
         memset(a.w, 0x11, DRAM_BYTES); /* small finite numbers in every type */
         memset(a.x, 0x11, x_bytes);

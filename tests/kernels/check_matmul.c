@@ -2,18 +2,21 @@
 #include <stdio.h>
 
 #include "harness.h"
+#include "tensor/panel.h"
 
-enum { W, X, OUT, SCRATCH, ALONE, WIDE };
+enum { W, X, OUT, SCRATCH, ALONE, WIDE, PANELS };
 
 typedef struct problem {
     tensor_type type;
     kern_input input;
+    bool panels;
     int64_t rows, cols, n_x, out_stride;
-    void *w;      /* [rows, cols] */
-    void *x;      /* [n_x, cols] in the slot's form */
-    float *out;   /* [n_x, out_stride] */
-    float *wide;  /* one row of w, decoded */
-    float *spare; /* the kernel's scratch */
+    void *w;        /* [rows, cols] */
+    void *panels_w; /* the same in panels */
+    void *x;        /* [n_x, cols] in the slot's form */
+    float *out;     /* [n_x, out_stride] */
+    float *wide;    /* one row of w, decoded */
+    float *spare;   /* the kernel's scratch */
 } problem;
 
 static size_t x_bytes(const problem *p, int64_t n_x)
@@ -34,13 +37,34 @@ static const char *w_row(const problem *p, int64_t r)
 
 static float *scratch_for(int64_t cols)
 {
-    size_t bytes = ((size_t)cols * sizeof(float) + 63) / 64 * 64;
+    size_t bytes = ((size_t)KERN_SCRATCH(cols) * sizeof(float) + 63) / 64 * 64;
     return memory(SCRATCH, bytes);
 }
 
-static problem make(tensor_type type, kern_input input, int64_t rows, int64_t cols, int64_t n_x)
+static void finish_block(kern_q8 *q, float d)
 {
-    problem p = {.type = type, .input = input, .rows = rows, .cols = cols, .n_x = n_x};
+    q->sum[0] = 0;
+    q->sum[1] = 0;
+    for (int i = 0; i < 32; i++) {
+        q->sum[i / 16] = (int16_t)(q->sum[i / 16] + q->q[i]);
+    }
+    q->d = d;
+    q->s = d * (float)(q->sum[0] + q->sum[1]);
+}
+
+/* Slots that take panels take whole ones: more rows then. */
+static problem make(tensor_type type, const kern_matmul *slot, int64_t rows, int64_t cols,
+                    int64_t n_x)
+{
+    kern_input input = slot->input;
+    rows = slot->panels ? (rows + TENSOR_PANEL_ROWS - 1) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS
+                        : rows;
+    problem p = {.type = type,
+                 .input = input,
+                 .panels = slot->panels,
+                 .rows = rows,
+                 .cols = cols,
+                 .n_x = n_x};
     p.out_stride = rows + any_below(4);
     p.w = memory(W, (size_t)rows * tensor_row_bytes(type, cols));
     fill_weights(type, p.w, rows, cols);
@@ -50,13 +74,10 @@ static problem make(tensor_type type, kern_input input, int64_t rows, int64_t co
     } else {
         kern_q8 *q = p.x;
         for (int64_t b = 0; b < n_x * cols / 32; b++) {
-            int sum = 0;
             for (int i = 0; i < 32; i++) {
                 q[b].q[i] = (int8_t)(any_below(255) - 127);
-                sum += q[b].q[i];
             }
-            q[b].d = fabsf(any_normal()) * 0.01f;
-            q[b].s = q[b].d * (float)sum;
+            finish_block(&q[b], fabsf(any_normal()) * 0.01f);
         }
     }
     p.out = output(OUT, (size_t)((n_x - 1) * p.out_stride + rows));
@@ -65,9 +86,23 @@ static problem make(tensor_type type, kern_input input, int64_t rows, int64_t co
     return p;
 }
 
+/* The weights from row r on, in the form that the slot takes. */
+static const void *form_of(const problem *p, int64_t r)
+{
+    size_t bytes = tensor_row_bytes(p->type, p->cols);
+    if (!p->panels) {
+        return w_row(p, r);
+    }
+    char *panels = memory(PANELS, (size_t)p->rows * bytes);
+    for (int64_t at = 0; at < p->rows; at += TENSOR_PANEL_ROWS) {
+        tensor_panel_pack(p->type, w_row(p, at), panels + (size_t)at * bytes, p->cols);
+    }
+    return panels + (size_t)r * bytes;
+}
+
 static void run(const kern_matmul *slot, const problem *p)
 {
-    slot->fn(p->w, p->rows, p->cols, p->x, p->n_x, p->out, p->out_stride, p->spare);
+    slot->fn(form_of(p, 0), p->rows, p->cols, p->x, p->n_x, p->out, p->out_stride, p->spare);
 }
 
 static double x_at(const problem *p, int64_t t, int64_t i)
@@ -83,14 +118,17 @@ static double x_at(const problem *p, int64_t t, int64_t i)
  * than the weights themselves. */
 static double largest_min(const problem *p, int64_t r)
 {
-    double largest = 0;
+    double largest = 0, most = 0; /* of what the second F16 of a block is multiplied by */
     if (p->type == TENSOR_Q4_1 || p->type == TENSOR_Q5_1) {
-        const tensor_traits *traits = tensor_traits_of(p->type);
-        for (int64_t b = 0; b < p->cols / 32; b++) {
-            uint16_t h;
-            memcpy(&h, w_row(p, r) + b * traits->block_bytes + 2, sizeof(h));
-            largest = fmax(largest, fabs((double)tensor_f16_to_f32(h)));
-        }
+        most = 1;
+    } else if (p->type == TENSOR_Q4_K || p->type == TENSOR_Q5_K) {
+        most = 63;
+    }
+    const tensor_traits *traits = tensor_traits_of(p->type);
+    for (int64_t b = 0; b < p->cols / traits->block && most > 0; b++) {
+        uint16_t h;
+        memcpy(&h, w_row(p, r) + b * traits->block_bytes + 2, sizeof(h));
+        largest = fmax(largest, most * fabs((double)tensor_f16_to_f32(h)));
     }
     return largest;
 }
@@ -135,8 +173,12 @@ static void compare_alone(const kern_matmul *slot, const problem *p)
     for (int64_t t = 0; t < p->n_x; t++) {
         int64_t from = any_below(p->rows);
         int64_t n = 1 + any_below(p->rows - from);
+        if (p->panels) {
+            from = from / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
+            n = (n + TENSOR_PANEL_ROWS - 1) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
+        }
         float *alone = output(ALONE, (size_t)n);
-        slot->fn(w_row(p, from), n, p->cols, x_row(p, t), 1, alone, n, p->spare);
+        slot->fn(form_of(p, from), n, p->cols, x_row(p, t), 1, alone, n, p->spare);
         for (int64_t r = 0; r < n; r++) {
             if (!same_bits(alone[r], p->out[t * p->out_stride + from + r])) {
                 fail("[%ld, %ld] x %ld: out[%ld, %ld] differs when computed with rows %ld to %ld "
@@ -149,10 +191,12 @@ static void compare_alone(const kern_matmul *slot, const problem *p)
     }
 }
 
-/* Unit scales: every product is an integer, every sum below 2^24, so the answer is exact. */
+/* Unit scales: in blocks of 32 every product is an integer, every sum below 2^24, so the answer is
+ * exact; the groups of the larger blocks have scales of their own, and the answer its rounding. The
+ * extremes are those that overflow sums of 16 bits. */
 static void check_integers(const kern_matmul *slot, tensor_type type, int64_t cols, int pattern)
 {
-    problem p = make(type, KERN_INPUT_Q8, 5, cols, 6);
+    problem p = make(type, slot, 5, cols, 6);
     if (pattern > 0) {
         const uint8_t fills[] = {0x80, 0x7f, 0xff, 0x00};
         for (int64_t r = 0; r < p.rows; r++) {
@@ -163,19 +207,20 @@ static void check_integers(const kern_matmul *slot, tensor_type type, int64_t co
     set_scales(type, p.w, p.rows, cols, 1, 0);
     kern_q8 *q = p.x;
     for (int64_t b = 0; b < p.n_x * cols / 32; b++) {
-        int sum = 0;
         for (int i = 0; i < 32; i++) {
             if (pattern == 1) {
                 q[b].q[i] = i % 2 ? 127 : -127;
             } else if (pattern == 2) {
                 q[b].q[i] = b % 2 ? 127 : -127;
             }
-            sum += q[b].q[i];
         }
-        q[b].d = 1;
-        q[b].s = (float)sum;
+        finish_block(&q[b], 1);
     }
     run(slot, &p);
+    compare(&p, "extremes");
+    if (tensor_traits_of(type)->block > 32) {
+        return;
+    }
     for (int64_t r = 0; r < p.rows; r++) {
         tensor_traits_of(type)->decode(w_row(&p, r), p.wide, cols);
         for (int64_t t = 0; t < p.n_x; t++) {
@@ -221,7 +266,8 @@ static void check_not_finite(const kern_matmul *slot, tensor_type type, int64_t 
 {
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int n = 0; n < 3 * 4 * 2; n++) {
-        problem p = make(type, slot->input, rows, cols, 5);
+        problem p = make(type, slot, rows, cols, 5);
+        rows = p.rows;
         int64_t r = any_below(rows);
         int64_t t = any_below(5);
         int64_t i = n % 4 == 0 ? cols - 1 : any_below(cols);
@@ -254,8 +300,7 @@ void check_matmul(const kern_matmul *slot, tensor_type type)
     }
     for (int n = 0; n < 72; n++) {
         int64_t cols = block == 1 ? ragged[n % 16] : block * (1 + any_below(n % 9 == 0 ? 8 : 3));
-        int64_t rows = n_rows[any_below(8)];
-        problem p = make(type, slot->input, rows, cols, 1 + n % 9);
+        problem p = make(type, slot, n_rows[any_below(8)], cols, 1 + n % 41);
         run(slot, &p);
         compare(&p, "random");
         compare_alone(slot, &p);
@@ -264,17 +309,17 @@ void check_matmul(const kern_matmul *slot, tensor_type type)
 
     if (slot->input == KERN_INPUT_Q8) {
         for (int pattern = 0; pattern < 3; pattern++) {
-            check_integers(slot, type, 32, pattern);
+            check_integers(slot, type, block, pattern);
             check_integers(slot, type, 1024, pattern);
         }
     }
     if (block > 1) {
-        problem p = make(type, slot->input, 6, 2 * block, 5);
-        set_scales(type, p.w, 6, 2 * block, 65504, -65504);
+        problem p = make(type, slot, 6, 2 * block, 5);
+        set_scales(type, p.w, p.rows, 2 * block, 65504, -65504);
         run(slot, &p);
         compare(&p, "largest scales");
-        memset(p.w, 0x80, 6 * tensor_row_bytes(type, p.cols));
-        set_scales(type, p.w, 6, 2 * block, 0x1p-24f, 0x1p-24f);
+        memset(p.w, 0x80, (size_t)p.rows * tensor_row_bytes(type, p.cols));
+        set_scales(type, p.w, p.rows, 2 * block, 0x1p-24f, 0x1p-24f);
         run(slot, &p);
         compare(&p, "smallest scales");
     }

@@ -16,13 +16,15 @@ static bool near(double got, double want, double bound)
 static void expect_q8(const float *x, const kern_q8 *q, int64_t b)
 {
     float max = 0;
-    int32_t sum = 0;
+    int32_t sum[2] = {0, 0};
     for (int i = 0; i < 32; i++) {
         max = fmaxf(max, fabsf(x[i]));
-        sum += q->q[i];
+        sum[i / 16] += q->q[i];
     }
-    if (!same_bits(q->d, max / 127) || !same_bits(q->s, q->d * (float)sum)) {
-        fail("block %ld: d %.9g s %.9g", (long)b, (double)q->d, (double)q->s);
+    if (!same_bits(q->d, max / 127) || !same_bits(q->s, q->d * (float)(sum[0] + sum[1])) ||
+        q->sum[0] != sum[0] || q->sum[1] != sum[1]) {
+        fail("block %ld: d %.9g s %.9g sums %d %d", (long)b, (double)q->d, (double)q->s, q->sum[0],
+             q->sum[1]);
         return;
     }
     float inverse = 127 / max;

@@ -2,8 +2,8 @@
 #include "kernels/x86/avx2.h"
 
 /* clang-format off */
-#define F32(type) {kern_avx2_matmul_##type, KERN_INPUT_F32}
-#define Q8(type) {kern_avx2_matmul_##type##_q8, KERN_INPUT_Q8}
+#define F32(type) {kern_avx2_matmul_##type, KERN_INPUT_F32, false}
+#define Q8(type) {kern_avx2_matmul_##type##_q8, KERN_INPUT_Q8, true}
 /* clang-format on */
 
 const kern_table kern_avx2 = {
@@ -21,10 +21,10 @@ const kern_table kern_avx2 = {
             [TENSOR_IQ4_NL] = Q8(iq4_nl),
             [TENSOR_Q2_K] = F32(q2_k),
             [TENSOR_Q3_K] = F32(q3_k),
-            [TENSOR_Q4_K] = F32(q4_k),
-            [TENSOR_Q5_K] = F32(q5_k),
-            [TENSOR_Q6_K] = F32(q6_k),
-            [TENSOR_IQ4_XS] = F32(iq4_xs),
+            [TENSOR_Q4_K] = Q8(q4_k),
+            [TENSOR_Q5_K] = Q8(q5_k),
+            [TENSOR_Q6_K] = Q8(q6_k),
+            [TENSOR_IQ4_XS] = Q8(iq4_xs),
         },
     .matmul_f32 =
         {

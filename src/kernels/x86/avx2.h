@@ -42,12 +42,16 @@ KERN_AVX2_MATMUL(q6_k);
 KERN_AVX2_MATMUL(iq4_nl);
 KERN_AVX2_MATMUL(iq4_xs);
 
-/* Activations in kern_q8. */
+/* Weights in panels, activations in kern_q8. */
 KERN_AVX2_MATMUL(q8_0_q8);
 KERN_AVX2_MATMUL(q4_0_q8);
 KERN_AVX2_MATMUL(q4_1_q8);
 KERN_AVX2_MATMUL(q5_0_q8);
 KERN_AVX2_MATMUL(q5_1_q8);
 KERN_AVX2_MATMUL(iq4_nl_q8);
+KERN_AVX2_MATMUL(q4_k_q8);
+KERN_AVX2_MATMUL(q5_k_q8);
+KERN_AVX2_MATMUL(q6_k_q8);
+KERN_AVX2_MATMUL(iq4_xs_q8);
 
 #endif

@@ -1,193 +1,237 @@
-/* Weights in blocks of 32 times activations in kern_q8. A block's products are exact in integers,
- * summed by fours into eight lanes; the lanes are summed over the blocks of a row in F32, in their
- * order, and with each other at the end. */
+/* Panels of weights times activations in kern_q8: a lane a row. A block's products are exact in
+ * integers; one F32 sum an output takes up the blocks in their order. That order is the same for
+ * one activation as for many, so decoding and prefill give the same bits. */
 #include <string.h>
 
 #include "kernels/x86/avx2.h"
-#include "kernels/x86/lanes.h"
-#include "tensor/blocks.h"
+#include "kernels/x86/unpack.h"
+#include "tensor/panel.h"
 
-/* A block of weights: d * q + m. q is signed bytes; `size` holds their magnitudes, since the
- * multiplication of bytes wants one side unsigned. Two neighbouring products add up in 16 bits: at
- * most 2 * 128 * 127 = 32512. */
-typedef struct unpacked {
-    __m256i q, size;
-    __m256 d;
-    float m;
-} unpacked;
-
-typedef unpacked (*unpack_fn)(const char *block);
-
-LANES_INLINE float scale(const uint8_t bytes[2])
-{
-    uint16_t h;
-    memcpy(&h, bytes, sizeof(h));
-    return _cvtsh_ss(h);
-}
-
-LANES_INLINE unpacked pack(__m256i q, float d, float m)
-{
-    return (unpacked){q, _mm256_abs_epi8(q), _mm256_set1_ps(d), m};
-}
-
-/* Low halves of the bytes to elements 0 .. 15, high halves to 16 .. 31. */
-LANES_INLINE __m256i nibbles(const uint8_t q[16])
-{
-    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)q);
-    __m256i both = _mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-
-/* 16 where bit i of the four bytes is set, else 0. */
-LANES_INLINE __m256i fifth_bits(const uint8_t bits[4])
-{
-    uint32_t word;
-    memcpy(&word, bits, sizeof(word));
-    const __m256i byte_of =
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i bit_of = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
-    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)word), byte_of);
-    __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit_of), bit_of);
-    return _mm256_and_si256(set, _mm256_set1_epi8(16));
-}
-
-LANES_INLINE unpacked unpack_q8_0(const char *block)
-{
-    const tensor_q8_0 *b = (const void *)block;
-    return pack(_mm256_loadu_si256((const __m256i *)(const void *)b->q), scale(b->d), 0);
-}
-
-LANES_INLINE unpacked unpack_q4_0(const char *block)
-{
-    const tensor_q4_0 *b = (const void *)block;
-    return pack(_mm256_sub_epi8(nibbles(b->q), _mm256_set1_epi8(8)), scale(b->d), 0);
-}
-
-LANES_INLINE unpacked unpack_q4_1(const char *block)
-{
-    const tensor_q4_1 *b = (const void *)block;
-    return pack(nibbles(b->q), scale(b->d), scale(b->m));
-}
-
-LANES_INLINE unpacked unpack_q5_0(const char *block)
-{
-    const tensor_q5_0 *b = (const void *)block;
-    __m256i q = _mm256_or_si256(nibbles(b->q), fifth_bits(b->h));
-    return pack(_mm256_sub_epi8(q, _mm256_set1_epi8(16)), scale(b->d), 0);
-}
-
-LANES_INLINE unpacked unpack_q5_1(const char *block)
-{
-    const tensor_q5_1 *b = (const void *)block;
-    return pack(_mm256_or_si256(nibbles(b->q), fifth_bits(b->h)), scale(b->d), scale(b->m));
-}
-
-LANES_INLINE unpacked unpack_iq4_nl(const char *block)
-{
-    const tensor_iq4_nl *b = (const void *)block;
-    __m256i values = _mm256_broadcastsi128_si256(
-        _mm_loadu_si128((const __m128i *)(const void *)tensor_iq4_values));
-    return pack(_mm256_shuffle_epi8(values, nibbles(b->q)), scale(b->d), 0);
-}
-
-/* Eight sums of four products. */
-LANES_INLINE __m256 dot_block(const unpacked *w, const kern_q8 *x)
-{
-    __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)x->q);
-    __m256i pairs = _mm256_maddubs_epi16(w->size, _mm256_sign_epi8(q, w->q));
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-
-enum { ROW_GROUP = 16, TILE_ROWS = 4, TILE_X = 4 };
+enum {
+    TILE_X = 8,           /* activations that share an unpacked block: as many as have registers */
+    GROUP_X = 32,         /* activations that stay in the first-level cache while panels pass by */
+    UNPACKED_BYTES = 320, /* a block in scratch: 8 vectors of q, d[0], then d[1] or m */
+};
 
 typedef struct format {
     unpack_fn unpack;
-    size_t block_bytes;
-    bool has_min;
+    int64_t block; /* columns that panel_bytes are for */
+    int64_t panel_bytes;
+    bool bytes; /* the panel's own vectors are what the products want */
+    unpack_form form;
 } format;
 
-/* n_rows x n_x outputs at once; the format and both counts are constants where this is inlined. */
-LANES_INLINE void tile(format f, const char *w, int64_t blocks, const kern_q8 *x, float *out,
-                       int64_t out_stride, const int n_rows, const int n_x)
+LANES_INLINE __m256i four_of(const int8_t *q)
 {
-    size_t row_bytes = (size_t)blocks * f.block_bytes;
-    __m256 sum[TILE_ROWS][TILE_X];
-    float mins[TILE_ROWS][TILE_X];
-    for (int r = 0; r < n_rows; r++) {
-        for (int t = 0; t < n_x; t++) {
-            sum[r][t] = _mm256_setzero_ps();
-            mins[r][t] = 0;
-        }
+    int32_t four;
+    memcpy(&four, q, sizeof(four));
+    return _mm256_set1_epi32(four);
+}
+
+/* Products of four columns, added up in pairs: sixteen sums of 16 bits. With q below 2^bits and x
+ * at most 127, a pair is at most 2 * 15 * 127 = 3810 for 4 bits, 7874 for 5, 16002 for 6; signed
+ * bytes reach 2 * 128 * 127 = 32512. */
+LANES_INLINE __m256i pairs(const unpack_form f, __m256i q, __m256i size, const int8_t *x)
+{
+    __m256i four = four_of(x);
+    if (f.bits == 8) {
+        /* The multiplication wants one side unsigned. */
+        return _mm256_maddubs_epi16(size, _mm256_sign_epi8(four, q));
     }
-    for (int64_t b = 0; b < blocks; b++) {
-        for (int r = 0; r < n_rows; r++) {
-            const char *block = w + (size_t)r * row_bytes + (size_t)b * f.block_bytes;
-            if (n_x == 1) {
-                lanes_prefetch(block);
+    return _mm256_maddubs_epi16(q, four);
+}
+
+LANES_INLINE __m256i widen(__m256i pairs_of_16)
+{
+    return _mm256_madd_epi16(pairs_of_16, _mm256_set1_epi16(1));
+}
+
+/* sum += the products of a block with n_x activations, `stride` blocks apart. How many pairs fit
+ * into 16 bits before they have to be widened is what `bits` says: 8 of 4 bits, 4 of 5, 2 of 6. */
+LANES_INLINE void add_block(const unpack_form f, const __m256i q[8], const __m256 d[2], __m256 m,
+                            const kern_q8 *x, int64_t stride, __m256 *sum, const int n_x)
+{
+    const int run = f.bits == 4 ? 8 : f.bits == 5 ? 4 : f.bits == 6 ? 2 : 1;
+    const int halves = f.halves ? 2 : 1;
+    for (int h = 0; h < halves; h++) {
+        __m256i dot[TILE_X];
+        for (int t = 0; t < n_x; t++) {
+            int32_t start = 0;
+            if (f.offset) {
+                const kern_q8 *xt = &x[t * stride];
+                start = -f.offset * (f.halves ? xt->sum[h] : xt->sum[0] + xt->sum[1]);
             }
-            unpacked u = f.unpack(block);
-            for (int t = 0; t < n_x; t++) {
-                const kern_q8 *xb = &x[t * blocks + b];
-                __m256 d = _mm256_mul_ps(u.d, _mm256_broadcast_ss(&xb->d));
-                sum[r][t] = _mm256_fmadd_ps(dot_block(&u, xb), d, sum[r][t]);
-                if (f.has_min) {
-                    mins[r][t] += u.m * xb->s;
+            dot[t] = _mm256_set1_epi32(start);
+        }
+        for (int u = h * 4; u < (f.halves ? h * 4 + 4 : 8); u += run) {
+            __m256i short_sum[TILE_X];
+            for (int i = 0; i < run; i++) {
+                __m256i w = q[u + i];
+                __m256i size = f.bits == 8 ? _mm256_abs_epi8(w) : w;
+                for (int t = 0; t < n_x; t++) {
+                    __m256i p = pairs(f, w, size, x[t * stride].q + 4 * (u + i));
+                    short_sum[t] = i == 0 ? p : _mm256_add_epi16(short_sum[t], p);
                 }
             }
+            for (int t = 0; t < n_x; t++) {
+                dot[t] = _mm256_add_epi32(dot[t], widen(short_sum[t]));
+            }
+        }
+        for (int t = 0; t < n_x; t++) {
+            __m256 scale = _mm256_mul_ps(d[h], _mm256_broadcast_ss(&x[t * stride].d));
+            sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[t]), scale, sum[t]);
         }
     }
-    for (int r = 0; r < n_rows; r++) {
-        for (int t = 0; t < n_x; t++) {
-            float total = lanes_sum(sum[r][t]);
-            out[t * out_stride + r] = f.has_min ? total + mins[r][t] : total;
+    for (int t = 0; t < n_x && f.has_min; t++) {
+        sum[t] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(&x[t * stride].s), sum[t]);
+    }
+}
+
+LANES_INLINE void store(const __m256 *sum, float *out, int64_t out_stride, const int n_x)
+{
+    for (int t = 0; t < n_x; t++) {
+        _mm256_storeu_ps(out + t * out_stride, sum[t]);
+    }
+}
+
+/* Straight from the panel: for types that need no unpacking, and for few activations. */
+LANES_INLINE void tile_direct(const format f, const uint8_t *panel, int64_t blocks,
+                              const kern_q8 *x, float *out, int64_t out_stride, const int n_x)
+{
+    __m256 sum[TILE_X];
+    for (int t = 0; t < n_x; t++) {
+        sum[t] = _mm256_setzero_ps();
+    }
+    for (int64_t b = 0; b < blocks; b++) {
+        unpacked u;
+        if (n_x == 1) {
+            for (int64_t line = 0; line < f.panel_bytes * 32 / f.block; line += 64) {
+                lanes_prefetch((const char *)panel + b * f.panel_bytes * 32 / f.block + line);
+            }
+        }
+        f.unpack(panel, b, &u);
+        add_block(f.form, u.q, u.d, u.m, x + b, blocks, sum, n_x);
+    }
+    store(sum, out, out_stride, n_x);
+}
+
+/* From blocks unpacked before. */
+LANES_INLINE void tile_unpacked(const format f, const uint8_t *w, int64_t blocks, const kern_q8 *x,
+                                float *out, int64_t out_stride, const int n_x)
+{
+    __m256 sum[TILE_X];
+    for (int t = 0; t < n_x; t++) {
+        sum[t] = _mm256_setzero_ps();
+    }
+    for (int64_t b = 0; b < blocks; b++, w += UNPACKED_BYTES) {
+        const float *scales = (const float *)(const void *)(w + 256);
+        __m256 d[2] = {_mm256_load_ps(scales), _mm256_load_ps(scales + 8)};
+        add_block(f.form, (const __m256i *)(const void *)w, d, d[1], x + b, blocks, sum, n_x);
+    }
+    store(sum, out, out_stride, n_x);
+}
+
+LANES_INLINE void unpack_panel(const format f, const uint8_t *panel, int64_t blocks, uint8_t *to)
+{
+    for (int64_t b = 0; b < blocks; b++, to += UNPACKED_BYTES) {
+        unpacked u;
+        f.unpack(panel, b, &u);
+        for (int i = 0; i < 8; i++) {
+            _mm256_store_si256((__m256i *)(void *)(to + 32 * i), u.q[i]);
+        }
+        float *scales = (float *)(void *)(to + 256);
+        _mm256_store_ps(scales, u.d[0]);
+        if (f.form.halves || f.form.has_min) {
+            _mm256_store_ps(scales + 8, f.form.halves ? u.d[1] : u.m);
         }
     }
 }
 
-LANES_INLINE void matmul(format f, const char *w, int64_t rows, int64_t cols, const kern_q8 *x,
-                         int64_t n_x, float *out, int64_t out_stride)
+/* Every count of activations has its own tile, with constants for the compiler to unroll. */
+#define TILES(tile, f, w, blocks, x, out, out_stride, n_x)                                         \
+    switch (n_x) {                                                                                 \
+    case 1:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 1);                                                 \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 2);                                                 \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 3);                                                 \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 4);                                                 \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 5);                                                 \
+        break;                                                                                     \
+    case 6:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 6);                                                 \
+        break;                                                                                     \
+    case 7:                                                                                        \
+        tile(f, w, blocks, x, out, out_stride, 7);                                                 \
+        break;                                                                                     \
+    default:                                                                                       \
+        tile(f, w, blocks, x, out, out_stride, 8);                                                 \
+        break;                                                                                     \
+    }
+
+/* One panel with a group of activations, cut into tiles of nearly equal size. */
+LANES_INLINE void panel_times(const format f, const uint8_t *panel, int64_t blocks,
+                              const kern_q8 *x, int64_t n_x, float *out, int64_t out_stride,
+                              uint8_t *scratch)
+{
+    if (!f.bytes && n_x > 1) {
+        unpack_panel(f, panel, blocks, scratch);
+    }
+    for (int64_t tiles = (n_x + TILE_X - 1) / TILE_X; tiles > 0; tiles--) {
+        int64_t n = (n_x + tiles - 1) / tiles;
+        if (f.bytes) {
+            TILES(tile_direct, f, panel, blocks, x, out, out_stride, n)
+        } else if (n == 1) {
+            tile_direct(f, panel, blocks, x, out, out_stride, 1);
+        } else {
+            TILES(tile_unpacked, f, scratch, blocks, x, out, out_stride, n)
+        }
+        x += n * blocks;
+        out += n * out_stride;
+        n_x -= n;
+    }
+}
+
+LANES_INLINE void matmul(const format f, const uint8_t *w, int64_t rows, int64_t cols,
+                         const kern_q8 *x, int64_t n_x, float *out, int64_t out_stride,
+                         uint8_t *scratch)
 {
     int64_t blocks = cols / 32;
-    size_t row_bytes = (size_t)blocks * f.block_bytes;
-    for (int64_t r0 = 0; r0 < rows; r0 += ROW_GROUP) {
-        int64_t end = rows - r0 < ROW_GROUP ? rows : r0 + ROW_GROUP;
-        int64_t t = 0;
-        for (; t + TILE_X <= n_x; t += TILE_X) {
-            float *to = out + t * out_stride;
-            int64_t r = r0;
-            for (; r + 2 <= end; r += 2) {
-                tile(f, w + (size_t)r * row_bytes, blocks, x + t * blocks, to + r, out_stride, 2,
-                     TILE_X);
-            }
-            if (r < end) {
-                tile(f, w + (size_t)r * row_bytes, blocks, x + t * blocks, to + r, out_stride, 1,
-                     TILE_X);
-            }
-        }
-        for (; t < n_x; t++) {
-            float *to = out + t * out_stride;
-            int64_t r = r0;
-            for (; r + TILE_ROWS <= end; r += TILE_ROWS) {
-                tile(f, w + (size_t)r * row_bytes, blocks, x + t * blocks, to + r, 0, TILE_ROWS, 1);
-            }
-            for (; r < end; r++) {
-                tile(f, w + (size_t)r * row_bytes, blocks, x + t * blocks, to + r, 0, 1, 1);
-            }
+    int64_t panel_bytes = cols / f.block * f.panel_bytes;
+    for (int64_t t = 0; t < n_x; t += GROUP_X) {
+        int64_t n = n_x - t < GROUP_X ? n_x - t : GROUP_X;
+        for (int64_t r = 0; r < rows; r += TENSOR_PANEL_ROWS) {
+            panel_times(f, w + r / TENSOR_PANEL_ROWS * panel_bytes, blocks, x + t * blocks, n,
+                        out + t * out_stride + r, out_stride, scratch);
         }
     }
 }
 
-#define MATMUL_Q8(type, has_min)                                                                   \
+#define MATMUL_Q8(type, columns, bytes, bits, offset, halves, has_min)                             \
     KERN_AVX2_MATMUL(type##_q8)                                                                    \
     {                                                                                              \
-        (void)scratch;                                                                             \
-        format f = {unpack_##type, sizeof(tensor_##type), has_min};                                \
-        matmul(f, w, rows, cols, x, n_x, out, out_stride);                                         \
+        const format f = {unpack_##type,                                                           \
+                          columns,                                                                 \
+                          TENSOR_PANEL_ROWS * (int64_t)sizeof(tensor_##type),                      \
+                          bytes,                                                                   \
+                          {bits, offset, halves, has_min}};                                        \
+        matmul(f, w, rows, cols, x, n_x, out, out_stride, (uint8_t *)scratch);                     \
     }
 
-MATMUL_Q8(q8_0, false)
-MATMUL_Q8(q4_0, false)
-MATMUL_Q8(q4_1, true)
-MATMUL_Q8(q5_0, false)
-MATMUL_Q8(q5_1, true)
-MATMUL_Q8(iq4_nl, false)
+MATMUL_Q8(q8_0, 32, true, 8, 0, false, false)
+MATMUL_Q8(q4_0, 32, false, 4, 8, false, false)
+MATMUL_Q8(q4_1, 32, false, 4, 0, false, true)
+MATMUL_Q8(q5_0, 32, false, 5, 16, false, false)
+MATMUL_Q8(q5_1, 32, false, 5, 0, false, true)
+MATMUL_Q8(iq4_nl, 32, false, 8, 0, false, false)
+MATMUL_Q8(q4_k, 256, false, 4, 0, false, true)
+MATMUL_Q8(q5_k, 256, false, 5, 0, false, true)
+MATMUL_Q8(q6_k, 256, false, 6, 32, true, false)
+MATMUL_Q8(iq4_xs, 256, false, 8, 0, false, false)

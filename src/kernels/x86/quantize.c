@@ -43,14 +43,16 @@ void kern_avx2_quantize_q8(const float *x, kern_q8 *q, int64_t n)
             /* The conversion rounds to nearest, ties to even. */
             n_of[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
         }
-        __m256i sum = _mm256_add_epi32(_mm256_add_epi32(n_of[0], n_of[1]),
-                                       _mm256_add_epi32(n_of[2], n_of[3]));
+        int32_t first = sum_lanes(_mm256_add_epi32(n_of[0], n_of[1]));
+        int32_t second = sum_lanes(_mm256_add_epi32(n_of[2], n_of[3]));
         /* Packing works on halves of registers and leaves runs of four out of order. */
         __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(n_of[0], n_of[1]),
                                            _mm256_packs_epi32(n_of[2], n_of[3]));
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256((__m256i *)(void *)q[b].q, _mm256_permutevar8x32_epi32(bytes, order));
         q[b].d = max / 127;
-        q[b].s = q[b].d * (float)sum_lanes(sum);
+        q[b].s = q[b].d * (float)(first + second);
+        q[b].sum[0] = (int16_t)first;
+        q[b].sum[1] = (int16_t)second;
     }
 }
