@@ -24,12 +24,14 @@ static ssize_t read_badly(const char *name, int fd, void *buffer, size_t size, o
     return real(fd, buffer, size, offset);
 }
 
-ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
+__attribute__((visibility("default"))) ssize_t pread(int fd, void *buffer, size_t size,
+                                                     off_t offset)
 {
     return read_badly("pread", fd, buffer, size, offset);
 }
 
-ssize_t pread64(int fd, void *buffer, size_t size, off_t offset)
+__attribute__((visibility("default"))) ssize_t pread64(int fd, void *buffer, size_t size,
+                                                       off_t offset)
 {
     return read_badly("pread64", fd, buffer, size, offset);
 }

@@ -54,29 +54,33 @@ for options in '' "--ram ${least}M"; do
     check "short reads give the same scores with '$options'" cmp -s out expected
 done
 
-# broken_by COMMAND...: runs the model with experts in the file (every token another, so that some
-# are always missing), COMMAND once the reply has begun;
-# leaves the exit status in $status.
+# broken_by COMMAND...: scores more tokens than a pipe holds rows of, experts in the file, COMMAND
+# after the first rows; leaves the exit status in $status.
+many=$(python3 -c 'print(",".join(str(7919 * i % 150000) for i in range(1500)))')
 broken_by() {
-    mkfifo reply
-    BAD_DISK_ERROR=$scratch/broken LD_PRELOAD="$bad_disk" "$marco" run -m model.gguf -p hi \
-        -n 30000 --ignore-eos --temp 9 --seed 1 --ram "$((least + 10))M" -q >reply 2>err &
+    mkfifo rows
+    BAD_DISK_ERROR=$scratch/broken LD_PRELOAD="$bad_disk" "$marco" score -m model.gguf --json \
+        --top 5 --ids "$many" --chunk 1 --ram "$((least + 40))M" -q >rows 2>err &
     pid=$!
-    exec 3<reply
+    exec 3<rows
     dd bs=1 count=1 <&3 >/dev/null 2>&1
     "$@"
     cat <&3 >/dev/null
     exec 3<&-
     wait $pid
     status=$?
-    rm -f reply broken
+    rm -f rows broken
 }
+touch broken
+refuses 1 'cannot read' env BAD_DISK_ERROR="$scratch/broken" LD_PRELOAD="$bad_disk" \
+    "$marco" run -m model.gguf -p hi
+rm -f broken
 broken_by touch broken
-check 'a disk that fails ends the reply' [ $status -eq 1 ]
-check 'and is named' grep -Eq '^marco run: model.gguf: cannot read [0-9]+ bytes at byte [0-9]+: ' err
+check 'a disk that fails ends the work' [ $status -eq 1 ]
+check 'and is named' grep -Eq '^marco score: model.gguf: cannot read [0-9]+ bytes at byte [0-9]+: ' err
 broken_by touch model.gguf
-check 'a file that changes ends the reply' [ $status -eq 1 ]
-check 'and is named' grep -q '^marco run: model.gguf: something changed the file' err
+check 'a file that changes ends the work' [ $status -eq 1 ]
+check 'and is named' grep -q '^marco score: model.gguf: something changed the file' err
 
 # ---- memory that is not there ----
 refuses 1 'memory' sh -c "ulimit -v 150000; exec '$marco' run -m model.gguf -p hi"

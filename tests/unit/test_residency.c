@@ -277,7 +277,8 @@ static marco_engine *open_engine(uint64_t ram, bool map, int32_t threads, marco_
     return engine;
 }
 
-/* The smallest budget that this process may give now, as a refusal names it. */
+/* The smallest budget that this process may give now, as a refusal names it, and some for what the
+ * process grows by until it is given. */
 static uint64_t least_budget(void)
 {
     marco_engine_params params = marco_engine_params_default();
@@ -286,7 +287,7 @@ static uint64_t least_budget(void)
     params.ram = 1;
     params.threads = 4;
     assert_int_equal(marco_engine_open(sparse, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
-    return named_size(error.message, 1);
+    return named_size(error.message, 1) + 3 * MIB;
 }
 
 static marco_session *open_session(marco_engine *engine, int32_t chunk)
