@@ -52,6 +52,8 @@ int chat_edit_lines(chat *c)
         chat_line(c, line, (size_t)size, &going);
     }
     fputc('\n', stderr);
+    if (interrupt_terminated())
+        exit_status = EXIT_INTERRUPTED;
 done:
     if (past)
         history_end(past);

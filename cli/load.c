@@ -41,6 +41,21 @@ bool parse_size(const char *value, uint64_t *bytes)
     return true;
 }
 
+static int read_kv(const command *self, const char *name, marco_kv_type *type)
+{
+    if (!name)
+        *type = MARCO_KV_AUTO;
+    else if (strcmp(name, "f16") == 0)
+        *type = MARCO_KV_F16;
+    else if (strcmp(name, "f32") == 0)
+        *type = MARCO_KV_F32;
+    else if (strcmp(name, "q8_0") == 0)
+        *type = MARCO_KV_Q8_0;
+    else
+        return command_misused(self, "--kv '%s': must be f16, f32 or q8_0", name);
+    return EXIT_SUCCESS;
+}
+
 /* A template's name stands for itself, a file for its text. */
 static int read_template(const command *self, const char *name, text *out)
 {
@@ -51,8 +66,8 @@ static int read_template(const command *self, const char *name, text *out)
     return EXIT_SUCCESS;
 }
 
-int load_open(const command *self, const load_options *options, const char *chat_template,
-              loaded *out)
+int load_engine(const command *self, const load_options *options, const char *chat_template,
+                loaded *out)
 {
     *out = (loaded){.progress = progress_create(self, options->quiet)};
     if (!options->model)
@@ -95,13 +110,25 @@ int load_open(const command *self, const load_options *options, const char *chat
         print_safely(stderr, info->residency, strlen(info->residency));
         fputc('\n', stderr);
     }
+    return EXIT_SUCCESS;
+}
+
+int load_open(const command *self, const load_options *options, const char *chat_template,
+              loaded *out)
+{
     marco_session_params session = marco_session_params_default();
+    int exit_status = read_kv(self, options->kv, &session.kv_type);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = load_engine(self, options, chat_template, out);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
+    marco_error error = {0};
     session.n_ctx = options->ctx;
     session.chunk = options->chunk;
     session.trace = options->trace;
     session.trace_user = options->trace_user;
     session.progress = progress_of(&out->progress);
-    status = marco_session_create(out->engine, &session, &out->session, &error);
+    marco_status status = marco_session_create(out->engine, &session, &out->session, &error);
     return command_status(self, status, &error);
 }
 

@@ -9,6 +9,7 @@ typedef struct load_options {
     const char *model;
     int32_t threads;
     const char *compute;
+    const char *kv;
     int32_t ctx;
     int32_t chunk;
     const char *ram;
@@ -23,29 +24,40 @@ typedef struct load_options {
     CLI_OPTION("model", 'm', TEXT, "MODEL", type, field, 0,                                        \
                "The checkpoint: a GGUF file or a Hugging Face folder.")
 
-/* The rows of a command's option table; `type` has a load_options named `load`. */
-#define LOAD_OPTIONS(type)                                                                         \
+/* Rows of a command's option table; `type` has a load_options named `load`. Those of the engine: */
+#define ENGINE_OPTIONS(type)                                                                       \
     MODEL_OPTION(type, load.model),                                                                \
-        CLI_OPTION("threads", 't', INT, "N", type, load.threads, 1,                                \
+        CLI_OPTION("threads", 't', THREADS, "N", type, load.threads, 0,                            \
                    "Threads; all the cores this process may use unless given."),                   \
         CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
                    "the fastest path for the weights' types."),                                    \
-        CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                        \
-                   "Tokens of context; what the model was made for unless given."),                \
-        CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
-                   "Prompt tokens per forward pass (512). No effect on any result."),              \
         CLI_OPTION("ram", 0, TEXT, "SIZE", type, load.ram, 0,                                      \
                    "The most memory to use in all: bytes, or a number with K, M or G (6G). "       \
                    "Experts that do not fit are read from the file when a token needs them. "      \
                    "Unless given: what is available, everything where it fits."),                  \
         CLI_OPTION("mmap", 0, FLAG, NULL, type, load.mmap, 0,                                      \
                    "Map the GGUF file instead of reading it, sharing its pages with other "        \
-                   "processes that do."),                                                          \
-        CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                      \
-                   "JSON on standard output, and nothing else there."),                            \
+                   "processes that do.")
+
+/* ... of the session: */
+#define SESSION_OPTIONS(type)                                                                      \
+    CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                            \
+               "Tokens of context; what the model was made for unless given."),                    \
+        CLI_OPTION("kv", 0, TEXT, "f16|f32|q8_0", type, load.kv, 0,                                \
+                   "How keys and values are kept: f16 (default), f32 (default under --compute "    \
+                   "f32), or q8_0, which takes half the memory of f16."),                          \
+        CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
+                   "Prompt tokens per forward pass (512). No effect on any result.")
+
+/* ... of what is printed: */
+#define REPORT_OPTIONS(type)                                                                       \
+    CLI_OPTION("json", 0, FLAG, NULL, type, load.json, 0,                                          \
+               "JSON on standard output, and nothing else there."),                                \
         CLI_OPTION("quiet", 'q', FLAG, NULL, type, load.quiet, 0,                                  \
                    "No progress and no statistics on standard error.")
+
+#define LOAD_OPTIONS(type) ENGINE_OPTIONS(type), SESSION_OPTIONS(type), REPORT_OPTIONS(type)
 
 typedef struct loaded {
     marco_engine *engine;
@@ -61,6 +73,10 @@ void load_close(loaded *l);
 
 /* "6G", "512M", "4096K" or plain bytes, powers of 1024; false for anything else and for 0. */
 bool parse_size(const char *value, uint64_t *bytes);
+
+/* Opens the engine alone. */
+int load_engine(const command *self, const load_options *options, const char *chat_template,
+                loaded *out);
 
 /* The most memory the process has held, bytes. */
 uint64_t memory_peak(void);

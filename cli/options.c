@@ -73,6 +73,11 @@ static const char *store(const cli_option *o, const char *text, void *field, int
                                  : "a whole number from -1 to 2147483647";
         *(int32_t *)field = (int32_t)integer;
         return NULL;
+    case OPTION_THREADS:
+        if (!parse_int(text, 1, 1024, &integer))
+            return "a whole number from 1 to 1024";
+        *(int32_t *)field = (int32_t)integer;
+        return NULL;
     case OPTION_FLOAT:
         if (!parse_double(text, &number) || !isfinite((float)number))
             return "a number";

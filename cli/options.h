@@ -9,13 +9,14 @@
 typedef struct command command;
 
 typedef enum option_kind {
-    OPTION_FLAG,   /* bool */
-    OPTION_TEXT,   /* const char * */
-    OPTION_INT,    /* int32_t, from `min` to INT32_MAX */
-    OPTION_FLOAT,  /* float, finite */
-    OPTION_DOUBLE, /* double, finite */
-    OPTION_SEED,   /* option_seed */
-    OPTION_LIST,   /* option_list: may be given again and again */
+    OPTION_FLAG,    /* bool */
+    OPTION_TEXT,    /* const char * */
+    OPTION_INT,     /* int32_t, from `min` to INT32_MAX */
+    OPTION_THREADS, /* int32_t, 1 to 1024 */
+    OPTION_FLOAT,   /* float, finite */
+    OPTION_DOUBLE,  /* double, finite */
+    OPTION_SEED,    /* option_seed */
+    OPTION_LIST,    /* option_list: may be given again and again */
 } option_kind;
 
 typedef struct option_seed {

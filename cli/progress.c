@@ -49,6 +49,8 @@ static void print_rate(const progress *p, double now, uint64_t done, uint64_t to
         else
             fprintf(stderr, ", %.0f min left", ceil(left / 60));
     }
+    if (p->note[0])
+        fprintf(stderr, "; %s", p->note);
 }
 
 static void print_bar(progress *p, double now, uint64_t done, uint64_t total)

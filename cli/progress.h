@@ -15,6 +15,7 @@ typedef struct progress {
     double last;     /* when last printed */
     uint64_t before; /* what had been done when the phase was first seen */
     char what[64];   /* the phase */
+    char note[48];   /* a running result to show beside it, or empty */
 } progress;
 
 progress progress_create(const command *self, bool quiet);

@@ -17,7 +17,7 @@ typedef struct write_options {
 #define WRITE_OPTIONS(type)                                                                        \
     CLI_OPTION("overwrite", 0, FLAG, NULL, type, write.overwrite, 0,                               \
                "Replace an output that exists."),                                                  \
-        CLI_OPTION("threads", 't', INT, "N", type, write.threads, 1,                               \
+        CLI_OPTION("threads", 't', THREADS, "N", type, write.threads, 0,                           \
                    "Threads; all the cores this process may use unless given."),                   \
         CLI_OPTION("json", 0, FLAG, NULL, type, write.json, 0,                                     \
                    "Print what was written as a JSON object: output, bytes, seconds."),            \

@@ -223,7 +223,7 @@ typedef struct marco_model_info {
     int64_t total_params, active_params;
     uint64_t weight_bytes;       /* in memory */
     uint64_t bytes_per_token;    /* weights read to decode one token */
-    uint64_t kv_bytes_per_token; /* growth of the KV cache per token of context */
+    uint64_t kv_bytes_per_token; /* growth of a KV cache of type AUTO per token of context */
     int32_t threads;             /* in use */
     const char *residency;       /* where the weights live, for the user: "17.1 GiB in memory" */
 } marco_model_info;
@@ -253,6 +253,30 @@ typedef struct marco_residency_stats {
 /* May be asked at any time, from any thread. */
 MARCO_API void marco_engine_residency(const marco_engine *engine, marco_residency_stats *stats);
 
+/* What the engine's threads and the memory can do at best, which no result can exceed. */
+typedef struct marco_roof {
+    double memory_gb_s;         /* 10^9 bytes read a second, by the best of several patterns */
+    double int8_gops;           /* 10^9 operations a second: exact products of s8 numbers held as
+                                 * s16, summed in s32, in registers; a product and a sum are two */
+    double f32_gflops;          /* the same in F32 */
+    const char *memory_pattern; /* which pattern was the best; static */
+    uint64_t memory_bytes;      /* that were read: weights where they lie, or where those are few, a
+                                 * buffer that exists meanwhile */
+} marco_roof;
+
+/* Measures for about a second. Waits for a forward pass under way and keeps others waiting. */
+MARCO_API marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_error *error);
+
+/* Arithmetic of evaluating n tokens after `position` others with the logits of the last: two
+ * operations for each product that is added to a sum. */
+typedef struct marco_operations {
+    double int8; /* with block-quantised weights; 0 under MARCO_COMPUTE_F32 */
+    double f32;  /* with float weights, of the routers, of attention */
+} marco_operations;
+
+MARCO_API marco_operations marco_engine_operations(const marco_engine *engine, int64_t position,
+                                                   int64_t n);
+
 /* ---- session ----------------------------------------------------------------------------- */
 
 typedef struct marco_session marco_session;
@@ -262,10 +286,18 @@ typedef struct marco_session marco_session;
 typedef void (*marco_trace_fn)(void *user, uint64_t pass, int32_t layer, int64_t position,
                                int64_t n, const int32_t *experts, int32_t used);
 
+typedef enum marco_kv_type {
+    MARCO_KV_AUTO = 0, /* F16; F32 on the reference path */
+    MARCO_KV_F16 = 1,
+    MARCO_KV_F32 = 2,
+    MARCO_KV_Q8_0 = 3, /* 8 bits in blocks of 32 with a scale; head dimensions of whole blocks */
+} marco_kv_type;
+
 typedef struct marco_session_params {
     int32_t n_ctx;           /* tokens the session can hold; 0: what the model was made for */
     int32_t chunk;           /* tokens per forward pass; 0: 512. Less is taken where that would need
                               * much memory beside the model. No effect on any result. */
+    marco_kv_type kv_type;   /* how keys and values are kept */
     marco_progress progress; /* tokens of a long prompt processed */
     marco_trace_fn trace;    /* told of every choice of experts, as it is made; NULL: nobody */
     void *trace_user;
@@ -307,6 +339,15 @@ MARCO_API int32_t marco_session_context(const marco_session *session);
 
 /* Bytes now held by the KV cache. */
 MARCO_API uint64_t marco_session_kv_bytes(const marco_session *session);
+
+/* What each token of context adds to that, and what decoding reads of it for each. */
+MARCO_API uint64_t marco_session_kv_bytes_per_token(const marco_session *session);
+
+/* For measurements at depth: appends n >= 1 tokens of id 0 without running the model, with random
+ * keys and values (mean 0, deviation 1) that depend on the seed and on their place alone. There are
+ * no logits until the next eval. */
+MARCO_API marco_status marco_session_fill(marco_session *session, size_t n, uint64_t seed,
+                                          marco_error *error);
 
 /* ---- sampling and generation ------------------------------------------------------------- */
 
@@ -385,13 +426,92 @@ MARCO_API marco_status marco_session_generate(marco_session *session, const int3
                                               const marco_generation *generation,
                                               marco_generation_stats *stats, marco_error *error);
 
+/* ---- measuring over a text --------------------------------------------------------------- */
+
+/* The text is encoded as plain characters and cut into chunks of n_ctx tokens, each evaluated on
+ * its own; tokens after the last whole chunk are left out. Where the checkpoint asks for a
+ * beginning-of-sequence token, every chunk begins with it, in place of its first token. As
+ * llama.cpp does. */
+
+typedef struct marco_perplexity_params {
+    int32_t n_ctx;      /* tokens of a chunk, at least 4; 0: 512, or the model's context if less */
+    int32_t max_chunks; /* 0: all */
+    /* Compare with another run, at most one of the two: a file that `save` left, or an engine with
+     * the same vocabulary and tokenizer, which evaluates the same chunks. NULL: don't. */
+    const char *base;
+    marco_engine *base_engine;
+    /* Where to leave this run's log-probabilities for later ones: 2 bytes for each id of the
+     * vocabulary and position scored. Appears whole or not at all. NULL: nowhere. Not together with
+     * a comparison. */
+    const char *save;
+    bool overwrite;          /* a file that exists at `save`; else it is refused */
+    marco_progress progress; /* tokens */
+    /* The perplexity so far, after each chunk; NULL: not called. */
+    void (*on_chunk)(void *user, int32_t n_chunks, double perplexity);
+    void *user;
+} marco_perplexity_params;
+
+/* All zero. */
+MARCO_API marco_perplexity_params marco_perplexity_params_default(void);
+
+/* KL(base || this) of the distributions at a position, in nats, over the positions. Percentiles
+ * lie between the two nearest positions' values, in proportion. */
+typedef struct marco_divergence {
+    double mean, error; /* and the mean's standard error */
+    double median, p99, p999, max;
+    double same_top;        /* share of positions where both find the same id likeliest */
+    double base_perplexity; /* of the run compared with */
+    double log_ratio, log_ratio_error; /* ln(perplexity / base_perplexity), its standard error */
+} marco_divergence;
+
+typedef struct marco_perplexity_result {
+    int32_t n_ctx, n_chunks;
+    int64_t n_scored;         /* positions */
+    double perplexity, error; /* exp(mean of -ln p), its standard error */
+    bool compared;
+    marco_divergence divergence; /* where compared */
+} marco_perplexity_result;
+
+/* How well the model predicts the text: of each chunk the tokens n_ctx/2 + 1 to n_ctx - 1, counted
+ * from 0, given those before them in the chunk. The same to the bit for any number of threads. */
+MARCO_API marco_status marco_perplexity(marco_engine *engine, const char *text, size_t size,
+                                        const marco_perplexity_params *params,
+                                        marco_perplexity_result *result, marco_error *error);
+
+typedef struct marco_imatrix_params {
+    int32_t n_ctx;           /* as in marco_perplexity_params */
+    int32_t max_chunks;      /* 0: all */
+    const char *text_name;   /* is kept in the file; NULL: none */
+    bool overwrite;          /* a file that exists; else it is refused */
+    marco_progress progress; /* tokens */
+} marco_imatrix_params;
+
+/* All zero. */
+MARCO_API marco_imatrix_params marco_imatrix_params_default(void);
+
+typedef struct marco_imatrix_result {
+    int32_t n_ctx, n_chunks;
+    /* Experts of all layers, how many of them no token was routed to, and the layer with the most
+     * of those. 0 in a dense model. */
+    int64_t n_experts, n_unused;
+    int32_t worst_layer, worst_unused;
+} marco_imatrix_result;
+
+/* Writes an importance matrix, for marco_quantize and llama.cpp: over the tokens of a text, the sum
+ * of squares of every column that the weights of each matrix in the layers meet, and their number;
+ * for an expert over the tokens routed to it. GGUF where `to` ends in ".gguf", else llama.cpp's
+ * older form. The engine must be on MARCO_COMPUTE_F32. The same bytes for any number of threads. */
+MARCO_API marco_status marco_imatrix(marco_engine *engine, const char *text, size_t size,
+                                     const char *to, const marco_imatrix_params *params,
+                                     marco_imatrix_result *result, marco_error *error);
+
 /* ---- working on checkpoints -------------------------------------------------------------- */
 
 /* Everything about a checkpoint as a JSON object, without loading its weights. Documented in
  * docs/inspect.md. */
 MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error *error);
 
-/* The output of the next three: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
+/* The output of the next four: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
  * folder. It appears whole or not at all; an existing one is refused unless `overwrite`. */
 
 typedef struct marco_convert_params {
@@ -404,6 +524,38 @@ typedef struct marco_convert_params {
 MARCO_API marco_convert_params marco_convert_params_default(void);
 MARCO_API marco_status marco_convert(const char *from, const char *to,
                                      const marco_convert_params *params, marco_error *error);
+
+typedef struct marco_quantize_params {
+    /* "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "BF16", ...: see docs/quantize.md.
+     * Norms and routers are F32 always. */
+    const char *type;
+    /* [n_tensors] "PATTERN=TYPE": other types for tensors whose GGUF name the shell pattern
+     * matches; of several the last. */
+    const char *const *tensors;
+    size_t n_tensors;
+    const char *imatrix; /* an importance matrix's file, as llama.cpp makes; NULL: none */
+    bool requantize;     /* also from matrices of few bits already, adding error to error */
+    bool overwrite;
+    int32_t threads; /* 1 to 1024; 0: the cores this process may use */
+    marco_progress progress;
+} marco_quantize_params;
+
+typedef struct marco_quantize_stats {
+    uint64_t bytes_before, bytes_after; /* of all tensors */
+    uint64_t n_weights;
+    size_t n_matrices;    /* tensors, norms and routers left out */
+    size_t n_fallbacks;   /* of them in another type, since rows do not divide into its blocks */
+    size_t n_unimportant; /* of them without an entry in the importance matrix */
+} marco_quantize_stats;
+
+/* No type (to be set), no patterns, no importance matrix. */
+MARCO_API marco_quantize_params marco_quantize_params_default(void);
+
+/* Writes a GGUF file with weights of fewer bits. Memory does not depend on the checkpoint's size,
+ * the importance matrix apart. stats may be NULL. */
+MARCO_API marco_status marco_quantize(const char *from, const char *to,
+                                      const marco_quantize_params *params,
+                                      marco_quantize_stats *stats, marco_error *error);
 
 typedef struct marco_synth_params {
     const char *type;      /* NULL: Q8_0 for GGUF, BF16 for a folder */

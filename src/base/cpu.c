@@ -1,122 +1,224 @@
-/* How many cores this process may really use: the affinity mask says which processors, the
- * topology which of them are the same core, the cgroup quota how much time they get. */
+#include "base/cpu.h"
+
+#include <limits.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "base/pool.h"
 
-enum { MAX_CPUS = 1 << 16 };
+enum { WORD = 8 * sizeof(unsigned long), PATH_BYTES = 4096 + 256, LINE_BYTES = 4096 };
 
-/* One number from a small file; -1 where it cannot be read. */
-static long read_number(const char *path)
+bool base_cpus_has(const base_cpus *set, int cpu)
 {
-    long value = -1;
+    return cpu >= 0 && cpu < BASE_MAX_CPUS && (set->bits[cpu / WORD] >> (cpu % WORD) & 1);
+}
+
+void base_cpus_add(base_cpus *set, int cpu)
+{
+    if (cpu >= 0 && cpu < BASE_MAX_CPUS)
+        set->bits[cpu / WORD] |= 1ul << (cpu % WORD);
+}
+
+void base_cpus_remove(base_cpus *set, int cpu)
+{
+    if (cpu >= 0 && cpu < BASE_MAX_CPUS)
+        set->bits[cpu / WORD] &= ~(1ul << (cpu % WORD));
+}
+
+int base_cpus_count(const base_cpus *set)
+{
+    int n = 0;
+    for (size_t i = 0; i < sizeof set->bits / sizeof *set->bits; i++)
+        n += __builtin_popcountl(set->bits[i]);
+    return n;
+}
+
+/* A number of a list; moves *s behind it. -1 where there is none that a set can hold. */
+static int parse_number(const char **s)
+{
+    char *end;
+    if (**s < '0' || **s > '9')
+        return -1;
+    unsigned long value = strtoul(*s, &end, 10);
+    *s = end;
+    return value < BASE_MAX_CPUS ? (int)value : -1;
+}
+
+bool base_cpus_parse(const char *list, base_cpus *out)
+{
+    *out = (base_cpus){0};
+    const char *s = list;
+    while (*s != '\0' && *s != '\n') {
+        int first = parse_number(&s), last = first;
+        if (first >= 0 && *s == '-') {
+            s++;
+            last = parse_number(&s);
+        }
+        bool more = *s == ',' && s[1] >= '0' && s[1] <= '9';
+        if (first < 0 || last < first || (!more && *s != '\0' && *s != '\n')) {
+            *out = (base_cpus){0};
+            return false;
+        }
+        for (int cpu = first; cpu <= last; cpu++)
+            base_cpus_add(out, cpu);
+        s += more;
+    }
+    return true;
+}
+
+/* The first line of a small file, cut to `size`. */
+static bool read_line(const char *path, char *line, int size)
+{
     FILE *file = fopen(path, "re");
     if (!file)
-        return -1;
-    if (fscanf(file, "%ld", &value) != 1)
-        value = -1;
+        return false;
+    bool ok = fgets(line, size, file) != NULL;
     fclose(file);
-    return value;
+    return ok;
 }
 
-/* The first processor sharing a core with `cpu`, as the kernel lists them; `cpu` where unknown. */
-static long core_of(int cpu)
+bool base_cpus_read(const char *path, base_cpus *out)
 {
-    char path[128];
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-    long first = read_number(path);
-    return first < 0 || first > cpu ? cpu : first;
+    char line[LINE_BYTES];
+    *out = (base_cpus){0};
+    return read_line(path, line, sizeof line) && base_cpus_parse(line, out);
 }
 
-/* Counts the cores of a set, each once. `seen` is of the same size and empty. */
-static int count_cores(const cpu_set_t *set, cpu_set_t *seen, size_t size)
+bool base_cpus_allowed(base_cpus *out)
 {
+    *out = (base_cpus){0};
+    return sched_getaffinity(0, sizeof out->bits, (cpu_set_t *)(void *)out->bits) == 0;
+}
+
+int base_cpu_cores(const char *root, const base_cpus *cpus)
+{
+    base_cpus counted = {0}, siblings;
     int cores = 0;
-    for (int cpu = 0; cpu < (int)(8 * size); cpu++) {
-        if (!CPU_ISSET_S((size_t)cpu, size, set))
+    for (int cpu = 0; cpu < BASE_MAX_CPUS; cpu++) {
+        char path[PATH_BYTES];
+        if (!base_cpus_has(cpus, cpu) || base_cpus_has(&counted, cpu))
             continue;
-        size_t core = (size_t)core_of(cpu);
-        if (!CPU_ISSET_S(core, size, seen)) {
-            CPU_SET_S(core, size, seen);
-            cores++;
-        }
+        cores++;
+        snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
+                 root, cpu);
+        if (!base_cpus_read(path, &siblings))
+            continue;
+        for (size_t i = 0; i < sizeof siblings.bits / sizeof *siblings.bits; i++)
+            counted.bits[i] |= siblings.bits[i];
     }
     return cores;
 }
 
-static int cores_in_mask(void)
+/* ---- quotas of control groups -------------------------------------------------------------- */
+
+static int cores_of(long long quota, long long period)
 {
-    int cores = 0;
-    /* The kernel refuses a set smaller than its own, whose size it does not tell. */
-    for (int cpus = CPU_SETSIZE; cores == 0 && cpus <= MAX_CPUS; cpus *= 2) {
-        size_t size = CPU_ALLOC_SIZE(cpus);
-        cpu_set_t *set = base_calloc(1, size), *seen = base_calloc(1, size);
-        if (set && seen && sched_getaffinity(0, size, set) == 0)
-            cores = count_cores(set, seen, size);
-        base_free(set);
-        base_free(seen);
-    }
-    return cores ? cores : 1;
+    if (quota <= 0 || period <= 0)
+        return INT_MAX;
+    long long rest = quota % period, cores = quota / period + (rest >= period - rest);
+    return cores < 1 ? 1 : cores > INT_MAX ? INT_MAX : (int)cores;
 }
 
-/* cgroup v2's "cpu.max" of one group: cores rounded up, or a large number where unlimited. */
-static int quota_at(const char *folder)
+/* "max 100000" or "150000 100000": microseconds of processor time in each period of so many. */
+static int quota_v2(const char *folder)
 {
-    char path[1200], quota[32];
-    long period;
-    int cores = MAX_CPUS;
+    char path[PATH_BYTES], line[LINE_BYTES];
+    long long quota, period;
     snprintf(path, sizeof path, "%s/cpu.max", folder);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return cores;
-    long value;
-    if (fscanf(file, "%31s %ld", quota, &period) == 2 && sscanf(quota, "%ld", &value) == 1 &&
-        period > 0 && value > 0)
-        cores = (int)((value + period - 1) / period);
-    fclose(file);
-    return cores > 0 ? cores : 1;
+    if (!read_line(path, line, sizeof line) || sscanf(line, "%lld %lld", &quota, &period) != 2)
+        return INT_MAX;
+    return cores_of(quota, period);
 }
 
-/* The tightest quota from this process's group up to the root. */
-static int quota_v2(void)
+/* The same in two files; a quota of -1 is none. */
+static int quota_v1(const char *folder)
 {
-    char group[512] = "/", line[600];
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (file) {
-        while (fgets(line, sizeof line, file))
-            if (strncmp(line, "0::", 3) == 0)
-                sscanf(line + 3, "%511s", group);
-        fclose(file);
+    static const char *const names[] = {"cpu.cfs_quota_us", "cpu.cfs_period_us"};
+    long long value[2];
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_BYTES], line[LINE_BYTES];
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (!read_line(path, line, sizeof line) || sscanf(line, "%lld", &value[i]) != 1)
+            return INT_MAX;
     }
-    int cores = MAX_CPUS;
+    return cores_of(value[0], value[1]);
+}
+
+/* The tightest quota from mount + group up to mount. Inside a container the group's path may be
+ * the host's, of which only the mount itself is to be seen: folders that do not exist say
+ * nothing. */
+static int tightest(const char *mount, const char *group, int (*quota_at)(const char *folder))
+{
+    char folder[LINE_BYTES];
+    int cores = INT_MAX;
+    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder)
+        return quota_at(mount);
     for (;;) {
-        char folder[600];
-        snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", group);
         int here = quota_at(folder);
         cores = here < cores ? here : cores;
-        char *slash = strrchr(group, '/');
-        if (!slash || group[1] == '\0')
-            break;
-        slash[slash == group] = '\0';
+        if (strlen(folder) <= strlen(mount))
+            return cores;
+        *strrchr(folder, '/') = '\0';
+    }
+}
+
+static bool names_cpu(const char *controllers)
+{
+    for (const char *s = controllers; s; s = strchr(s, ',')) {
+        s += *s == ',';
+        size_t n = strcspn(s, ",");
+        if (n == 3 && memcmp(s, "cpu", 3) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The quotas that a line of /proc/self/cgroup, "number:controllers:group", leads to. */
+static int quota_of_line(const char *root, char *line)
+{
+    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : 0;
+    if (!group)
+        return INT_MAX;
+    *controllers++ = '\0';
+    *group++ = '\0';
+    group[strcspn(group, "\n")] = '\0';
+    /* "/.." is a group that lies outside of what this process is shown. */
+    if (group[0] != '/' || strstr(group, "/.."))
+        group = "";
+    bool v2 = controllers[0] == '\0';
+    const char *mounts[] = {v2 ? "" : "/cpu", v2 ? "/unified" : "/cpu,cpuacct"};
+    int cores = INT_MAX;
+    for (int i = 0; i < 2 && (v2 || names_cpu(controllers)); i++) {
+        char mount[PATH_BYTES];
+        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, mounts[i]);
+        int here = tightest(mount, group, v2 ? quota_v2 : quota_v1);
+        cores = here < cores ? here : cores;
     }
     return cores;
 }
 
-static int quota_v1(void)
+int base_cpu_quota(const char *root)
 {
-    long quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-    long period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : MAX_CPUS;
+    char path[PATH_BYTES], line[LINE_BYTES];
+    int cores = INT_MAX;
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof line, file)) {
+        int here = quota_of_line(root, line);
+        cores = here < cores ? here : cores;
+    }
+    if (file)
+        fclose(file);
+    return cores;
 }
 
 int base_cpu_count(void)
 {
-    int cores = cores_in_mask(), v2 = quota_v2(), v1 = quota_v1();
-    cores = v2 < cores ? v2 : cores;
-    cores = v1 < cores ? v1 : cores;
+    base_cpus allowed;
+    int cores = base_cpus_allowed(&allowed) ? base_cpu_cores("", &allowed) : 1;
+    int quota = base_cpu_quota("");
+    cores = quota < cores ? quota : cores;
     return cores > 0 ? cores : 1;
 }

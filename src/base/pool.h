@@ -17,12 +17,14 @@ marco_status base_pool_create(int n_threads, base_pool **out, marco_error *error
 void base_pool_destroy(base_pool *pool);
 int base_pool_threads(const base_pool *pool);
 
-/* Runs all parts and returns when they are done. One caller at a time. A NULL pool runs them in
- * the calling thread. */
+/* Runs all parts and returns when they are done. One caller at a time, and not from within a part.
+ * Threads that are late, asleep or without a core cost nothing as long as others take the parts; a
+ * part that was begun is waited for, so parts are best kept to some ten microseconds. A NULL pool
+ * runs them in the calling thread. */
 void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts);
 
-/* Cores this process may use: physical ones within the affinity mask, capped by the cgroup CPU
- * quota (rounded up); at least 1. */
+/* Cores this process may use: physical ones within the affinity mask, capped by the CPU quota of
+ * its control groups (see base/cpu.h); at least 1. */
 int base_cpu_count(void);
 
 #endif

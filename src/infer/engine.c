@@ -79,7 +79,7 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     for (int32_t i = 0; i < c->n_layers; i++)
         dense_layers += !c->layer_sparse[i];
     model_kv kv;
-    model_kv_init(&kv, c, engine->f32);
+    model_kv_init(&kv, c, infer_kv_type(engine, MARCO_KV_AUTO));
     *info = (marco_model_info){
         .architecture = model_arch_name(c->arch),
         .name = engine->info_text + name_at,
@@ -138,7 +138,8 @@ static marco_status load_weights(marco_engine *engine, model_source *source,
         .map = params->mmap,
         .held = base_memory_resident(),
         .available = base_memory_available(),
-        .session = infer_session_least(&source->config, threads, engine->f32),
+        .session =
+            infer_session_least(&source->config, threads, infer_kv_type(engine, MARCO_KV_AUTO)),
     };
     marco_status status = model_plan_make(source, &request, &engine->plan, error);
     if (status)

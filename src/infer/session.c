@@ -26,10 +26,10 @@ static uint64_t logits_bytes(const model_config *config)
     return (uint64_t)config->n_vocab * sizeof(float) * (LOGITS_AT_ONCE + SAMPLER);
 }
 
-uint64_t infer_session_least(const model_config *config, int threads, bool f32)
+uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type)
 {
     model_kv kv;
-    model_kv_init(&kv, config, f32);
+    model_kv_init(&kv, config, kv_type);
     return model_context_bytes(config, threads, LEAST_CHUNK) + kv_bytes_for(&kv, LEAST_CONTEXT) +
            logits_bytes(config);
 }
@@ -45,7 +45,7 @@ static marco_status take_room(marco_session *s, marco_error *error)
     if (plan->room == UINT64_MAX)
         return MARCO_OK;
     pthread_mutex_lock(&engine->turn);
-    uint64_t used = engine->taken + infer_session_least(c, threads, engine->f32) +
+    uint64_t used = engine->taken + infer_session_least(c, threads, s->kv.type) +
                     (uint64_t)plan->least_slots * plan->slot_bytes;
     uint64_t part = used < plan->room ? (plan->room - used) / 8 : 0;
     int64_t chunk = model_context_tokens(s->context, part);
@@ -92,14 +92,16 @@ marco_session_params marco_session_params_default(void)
     return (marco_session_params){0};
 }
 
-marco_status marco_session_create(marco_engine *engine, const marco_session_params *params,
-                                  marco_session **out, marco_error *error)
+tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type)
 {
-    marco_session_params defaults = marco_session_params_default();
-    if (!out || !engine)
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_create: no engine, or no out");
-    *out = NULL;
-    params = params ? params : &defaults;
+    if (type == MARCO_KV_AUTO)
+        return engine->f32 ? TENSOR_F32 : TENSOR_F16;
+    return type == MARCO_KV_F32 ? TENSOR_F32 : type == MARCO_KV_F16 ? TENSOR_F16 : TENSOR_Q8_0;
+}
+
+static marco_status check_params(const marco_engine *engine, const marco_session_params *params,
+                                 marco_error *error)
+{
     const model_config *c = &engine->weights->config;
     if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -109,15 +111,37 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     if (params->chunk < 0 || params->chunk > MAX_CHUNK)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d",
                          params->chunk, MAX_CHUNK);
+    if ((int)params->kv_type < MARCO_KV_AUTO || (int)params->kv_type > MARCO_KV_Q8_0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "kv_type: %d is none of marco_kv_type",
+                         (int)params->kv_type);
+    if (!model_kv_fits(c, infer_kv_type(engine, params->kv_type)))
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "%s: a Q8_0 KV cache needs a head dimension that is a multiple of 32, not "
+                         "%d; use F16",
+                         engine->weights->path, c->head_dim);
+    return MARCO_OK;
+}
+
+marco_status marco_session_create(marco_engine *engine, const marco_session_params *params,
+                                  marco_session **out, marco_error *error)
+{
+    marco_session_params defaults = marco_session_params_default();
+    if (!out || !engine)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_create: no engine, or no out");
+    *out = NULL;
+    params = params ? params : &defaults;
+    const model_config *c = &engine->weights->config;
+    marco_status status = check_params(engine, params, error);
+    if (status)
+        return status;
     marco_session *session = base_calloc(1, sizeof *session);
     if (!session)
         return base_fail_memory(error, sizeof *session, "a session");
     session->engine = engine;
     session->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx_train;
     session->progress = params->progress;
-    model_kv_init(&session->kv, c, engine->f32);
+    model_kv_init(&session->kv, c, infer_kv_type(engine, params->kv_type));
     session->logits = base_alloc_array((size_t)c->n_vocab, sizeof(float));
-    marco_status status = MARCO_OK;
     if (!session->logits)
         status = base_fail_memory(error, (size_t)c->n_vocab * sizeof(float), "logits");
     if (!status)
@@ -150,6 +174,17 @@ void marco_session_close(marco_session *session)
     base_free(session);
 }
 
+/* Is there room for n more tokens? */
+static marco_status check_room(const marco_session *s, size_t n, marco_error *error)
+{
+    if (n <= (size_t)s->n_ctx - s->length)
+        return MARCO_OK;
+    return base_fail(error, MARCO_ERROR_CONTEXT,
+                     "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
+                     "the text or, up to %d, ask for a larger context",
+                     n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
+}
+
 /* Everything that can be refused before any work is done. Appends the ids without counting them
  * in yet. */
 static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, marco_error *error)
@@ -157,11 +192,9 @@ static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, m
     int32_t n_vocab = s->engine->weights->config.n_vocab;
     if (n == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "the prompt is empty: nothing to evaluate");
-    if (n > (size_t)s->n_ctx - s->length)
-        return base_fail(error, MARCO_ERROR_CONTEXT,
-                         "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
-                         "the text or, up to %d, ask for a larger context",
-                         n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
+    marco_status status = check_room(s, n, error);
+    if (status)
+        return status;
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= n_vocab)
             return base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -178,15 +211,33 @@ static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, m
     return MARCO_OK;
 }
 
+/* Magnitudes order as integers do, Inf and NaN above all numbers. Four at a time, since this is
+ * done for every token with one thread while the others wait. */
+static bool all_finite(const float *x, size_t n)
+{
+    uint32_t largest[4] = {0}, bits[4];
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(bits, x + i, sizeof bits);
+        for (int k = 0; k < 4; k++) {
+            bits[k] &= 0x7fffffff;
+            largest[k] = bits[k] > largest[k] ? bits[k] : largest[k];
+        }
+    }
+    bool finite = true;
+    for (int k = 0; k < 4; k++)
+        finite &= largest[k] < 0x7f800000;
+    for (; i < n; i++)
+        finite &= isfinite(x[i]) != 0;
+    return finite;
+}
+
 /* A weight that is NaN or infinite reaches every logit: one look at them finds it. */
 static marco_status check_logits(const marco_session *s, const float *logits, size_t position,
                                  marco_error *error)
 {
     const model_weights *w = s->engine->weights;
-    float sum = 0;
-    for (int32_t i = 0; i < w->config.n_vocab; i++)
-        sum += logits[i] * 0.0f; /* 0 for finite numbers, NaN for the others */
-    if (sum == 0.0f)
+    if (all_finite(logits, (size_t)w->config.n_vocab))
         return MARCO_OK;
     char name[128];
     if (model_weights_find_nonfinite(w, name))
@@ -329,4 +380,40 @@ int32_t marco_session_context(const marco_session *session)
 uint64_t marco_session_kv_bytes(const marco_session *session)
 {
     return model_kv_bytes(&session->kv);
+}
+
+uint64_t marco_session_kv_bytes_per_token(const marco_session *session)
+{
+    return session->kv.page_bytes / MODEL_KV_PAGE;
+}
+
+marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco_error *error)
+{
+    if (!s || n == 0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "marco_session_fill: no session, or no tokens");
+    marco_status status = check_room(s, n, error);
+    if (status)
+        return status;
+    void *ids = s->ids;
+    if (!base_grow(&ids, &s->capacity, s->length + n, sizeof *s->ids))
+        return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
+    s->ids = ids;
+    int64_t first = (int64_t)s->length, end = first + (int64_t)n;
+    pthread_mutex_lock(&s->engine->turn);
+    status = take_context(s, end, error);
+    if (!status)
+        status = model_kv_reserve(&s->kv, end, error);
+    if (!status)
+        status =
+            model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
+    pthread_mutex_unlock(&s->engine->turn);
+    if (status) {
+        model_kv_shrink(&s->kv, first);
+        return status;
+    }
+    memset(s->ids + first, 0, n * sizeof *s->ids);
+    s->length += n;
+    s->has_logits = false;
+    return MARCO_OK;
 }

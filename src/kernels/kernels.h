@@ -45,6 +45,28 @@ typedef struct kern_matmul {
     bool panels;
 } kern_matmul;
 
+/* The KV cache holds tiles: the keys, or the values, of KERN_TILE positions of one head.
+ *   values [KERN_TILE, dim]: rows of the tensor type;
+ *   keys [KERN_TILE / 8, dim, 8]: groups of 8 positions, each dimension's numbers side by side. In
+ *   Q8_0 a group is a list of blocks of 32 dimensions: 8 scales (F16), then [32, 8] numbers. */
+enum { KERN_TILE = 64, KERN_TILE_GROUP = 8 };
+
+/* Queries of some tokens that follow each other, `group` heads for each, and their running state. A
+ * fresh state is max = -INFINITY, sum = 0, acc = 0. The output is acc / sum. */
+typedef struct kern_attend {
+    int64_t dim;
+    int64_t stride; /* between rows: kern_attend_stride(dim) */
+    int64_t n_q;    /* tokens * group */
+    int64_t group;
+    const float *q;   /* [n_q, stride], scaled already */
+    float *max, *sum; /* [n_q] */
+    float *acc;       /* [n_q, stride] weighted sum of values; past dim anything */
+    float *scratch;   /* kern_attend_scratch(dim, n_q) floats */
+} kern_attend;
+
+typedef void (*kern_attend_fn)(const kern_attend *a, const void *keys, const void *values,
+                               const void *next, int64_t first);
+
 typedef struct kern_table {
     const char *level; /* "portable", "avx2" */
 
@@ -76,13 +98,40 @@ typedef struct kern_table {
     void (*f32_to_f16)(const float *x, uint16_t *out, int64_t n);
     void (*f16_to_f32)(const uint16_t *x, float *out, int64_t n);
 
-    /* One tile of streaming attention (online softmax, arXiv 1805.02867) for one query head.
-     *   q [dim], already scaled; k, v [n, dim] float, rows `stride` floats apart;
-     *   running state: *max, *sum, acc [dim] (unnormalised output). scores: n floats of scratch.
-     * A fresh state is *max = -INFINITY, *sum = 0, acc = 0. The output is acc / *sum. */
-    void (*attend)(const float *q, const float *k, const float *v, int64_t n, int64_t dim,
-                   int64_t stride, float *max, float *sum, float *acc, float *scores);
+    /* One tile of streaming attention (online softmax, arXiv 1805.02867) for queries that share a
+     * KV head, by the tile's type: a->max, sum and acc take in the tile.
+     *   keys, values: the tile; next: the keys of the one to come, or NULL (only a hint);
+     *   first <= KERN_TILE: keys that the first token's queries see, each later token's one more,
+     *   up to KERN_TILE. None where that is not above 0. What a tile holds past the keys seen does
+     *   not matter. */
+    kern_attend_fn attend_f32, attend_f16, attend_q8_0;
 } kern_table;
+
+/* Sizes in floats that kern_attend asks for. */
+static inline int64_t kern_attend_stride(int64_t dim)
+{
+    return (dim + 15) & ~(int64_t)15;
+}
+
+static inline int64_t kern_attend_scratch(int64_t dim, int64_t n_q)
+{
+    return KERN_TILE * (n_q + 2 * kern_attend_stride(dim));
+}
+
+/* The slot of a tile type; NULL for others. */
+static inline kern_attend_fn kern_attend_of(const kern_table *kern, tensor_type type)
+{
+    return type == TENSOR_F32    ? kern->attend_f32
+           : type == TENSOR_F16  ? kern->attend_f16
+           : type == TENSOR_Q8_0 ? kern->attend_q8_0
+                                 : NULL;
+}
+
+/* Encodes x [dim] as key, or value, number `slot` of a tile. type: F32, F16 or Q8_0. */
+void kern_tile_put_key(const kern_table *kern, tensor_type type, const float *x, int64_t dim,
+                       int64_t slot, void *tile);
+void kern_tile_put_value(const kern_table *kern, tensor_type type, const float *x, int64_t dim,
+                         int64_t slot, void *tile);
 
 /* The best table for this processor, no higher than `level` ("portable", "avx2"; NULL: what
  * MARCO_CPU in the environment says, else the best). NULL for a level that is unknown or that

@@ -21,10 +21,10 @@ const kern_table kern_portable = {
             [TENSOR_IQ4_NL] = Q8(iq4_nl),
             [TENSOR_Q2_K] = F32(q2_k),
             [TENSOR_Q3_K] = F32(q3_k),
-            [TENSOR_Q4_K] = F32(q4_k),
-            [TENSOR_Q5_K] = F32(q5_k),
-            [TENSOR_Q6_K] = F32(q6_k),
-            [TENSOR_IQ4_XS] = F32(iq4_xs),
+            [TENSOR_Q4_K] = Q8(q4_k),
+            [TENSOR_Q5_K] = Q8(q5_k),
+            [TENSOR_Q6_K] = Q8(q6_k),
+            [TENSOR_IQ4_XS] = Q8(iq4_xs),
         },
     .matmul_f32 =
         {
@@ -52,5 +52,7 @@ const kern_table kern_portable = {
     .axpy = kern_portable_axpy,
     .f32_to_f16 = kern_portable_f32_to_f16,
     .f16_to_f32 = kern_portable_f16_to_f32,
-    .attend = kern_portable_attend,
+    .attend_f32 = kern_portable_attend_f32,
+    .attend_f16 = kern_portable_attend_f16,
+    .attend_q8_0 = kern_portable_attend_q8_0,
 };

@@ -16,8 +16,12 @@ void kern_portable_swiglu(float *gate, const float *up, int64_t n);
 void kern_portable_axpy(float a, const float *x, float *out, int64_t n);
 void kern_portable_f32_to_f16(const float *x, uint16_t *out, int64_t n);
 void kern_portable_f16_to_f32(const uint16_t *x, float *out, int64_t n);
-void kern_portable_attend(const float *q, const float *k, const float *v, int64_t n, int64_t dim,
-                          int64_t stride, float *max, float *sum, float *acc, float *scores);
+void kern_portable_attend_f32(const kern_attend *a, const void *keys, const void *values,
+                              const void *next, int64_t first);
+void kern_portable_attend_f16(const kern_attend *a, const void *keys, const void *values,
+                              const void *next, int64_t first);
+void kern_portable_attend_q8_0(const kern_attend *a, const void *keys, const void *values,
+                               const void *next, int64_t first);
 
 /* matmul.c: by tensor_type, as in kern_table. */
 #define KERN_PORTABLE_MATMUL(type)                                                                 \
@@ -48,6 +52,10 @@ KERN_PORTABLE_MATMUL(q4_1_q8);
 KERN_PORTABLE_MATMUL(q5_0_q8);
 KERN_PORTABLE_MATMUL(q5_1_q8);
 KERN_PORTABLE_MATMUL(iq4_nl_q8);
+KERN_PORTABLE_MATMUL(q4_k_q8);
+KERN_PORTABLE_MATMUL(q5_k_q8);
+KERN_PORTABLE_MATMUL(q6_k_q8);
+KERN_PORTABLE_MATMUL(iq4_xs_q8);
 
 /* sum of a[i] * b[i]: eight partial sums, element i in sum i % 8, added up pairwise. */
 static inline float kern_portable_dot(const float *a, const float *b, int64_t n)

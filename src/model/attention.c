@@ -3,116 +3,313 @@
  *   q = rope(norm(Wq x)),  k = rope(norm(Wk x)),  v = Wv x
  *   out = Wo softmax(q k^T / sqrt(D)) v
  *
- * Keys and values, the current tokens' among them, are always read back from the cache, a page at
- * a time and in order, so that a token's result does not depend on how its prompt was cut. */
+ * Keys and values, the current tokens' among them, are always read back from the cache: a tile at a
+ * time and in order within spans of SPAN positions, each span from a fresh state, and the spans
+ * merged in order. Tiles and spans lie at absolute positions, so a token's result depends neither
+ * on how its prompt was cut nor on which thread computed which span. */
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
+#include "base/error.h"
+#include "base/memory.h"
 #include "model/context.h"
 #include "model/rope.h"
+
+enum {
+    SPAN = 1024,         /* positions */
+    SPLIT_TOKENS = 8,    /* passes of more share the work by tokens, not by spans */
+    BLOCK_QUERIES = 64,  /* that share the reading of a tile */
+    RUNS_PER_THREAD = 8, /* of units of a split pass */
+};
 
 typedef struct attention_task {
     model_context *ctx;
     model_kv *kv;
     int64_t layer, n, position;
+    int64_t spans; /* of a split pass */
+    int64_t run;   /* its units, (KV head, span), per part */
 } attention_task;
 
-static void store(const attention_task *t, void *page, int64_t slot, const float *x)
+/* One thread's memory. */
+typedef struct bench {
+    float *row;            /* [D] */
+    float *q;              /* [BLOCK, stride] */
+    kern_attend sum, part; /* over all spans, and of one; both for q */
+} bench;
+
+static int64_t block_tokens(const model_config *c)
 {
-    int64_t dim = t->kv->dim;
-    if (t->kv->f32)
-        memcpy((float *)page + slot * dim, x, (size_t)dim * sizeof *x);
-    else
-        t->ctx->kernels->f32_to_f16(x, (uint16_t *)page + slot * dim, dim);
+    int64_t n = BLOCK_QUERIES / (c->n_heads / c->n_kv_heads);
+    return n > 0 ? n : 1;
 }
 
-/* Norm and rotate one token's heads; keys and values go to the cache. */
-static void prepare_token(void *user, int64_t i, int thread)
+/* Floats of a state's max, sum and acc. */
+static int64_t state_size(int64_t dim, int64_t n_q)
 {
-    (void)thread;
-    attention_task *t = user;
-    model_context *ctx = t->ctx;
-    const kern_table *kern = ctx->kernels;
-    const model_config *c = &ctx->weights->config;
-    const model_layer *layer = &ctx->weights->layers[t->layer];
-    int64_t dim = c->head_dim, position = t->position + i;
-    float eps = (float)c->rms_eps, scale = 1.0f / sqrtf((float)dim);
-    const float *cosine = ctx->cosine + i * (dim / 2), *sine = ctx->sine + i * (dim / 2);
+    return n_q * (2 + kern_attend_stride(dim));
+}
 
-    for (int64_t h = 0; h < c->n_heads; h++) {
-        float *q = ctx->q + (i * c->n_heads + h) * dim;
-        if (c->qk_norm)
-            kern->rmsnorm(q, layer->q_norm, q, dim, eps);
-        kern->rope(q, cosine, sine, dim);
+size_t model_attention_scratch(const model_config *c)
+{
+    int64_t n_q = block_tokens(c) * (c->n_heads / c->n_kv_heads);
+    int64_t stride = kern_attend_stride(c->head_dim);
+    return (size_t)(stride + n_q * stride + 2 * state_size(c->head_dim, n_q) +
+                    kern_attend_scratch(c->head_dim, n_q));
+}
+
+/* Points the state's members into memory of state_size, max first; sum and acc behind. */
+static void place_state(kern_attend *state, float *memory)
+{
+    state->acc = memory;
+    state->max = memory + state->n_q * state->stride;
+    state->sum = state->max + state->n_q;
+}
+
+static bench bench_of(const attention_task *t, int thread, int64_t tokens)
+{
+    const model_config *c = &t->ctx->weights->config;
+    int64_t group = c->n_heads / c->n_kv_heads;
+    kern_attend state = {.dim = c->head_dim,
+                         .stride = kern_attend_stride(c->head_dim),
+                         .n_q = tokens * group,
+                         .group = group};
+    int64_t size = state_size(state.dim, state.n_q);
+    bench b;
+    b.row = t->ctx->scratch + (size_t)thread * t->ctx->scratch_stride;
+    b.q = b.row + state.stride;
+    state.q = b.q;
+    state.scratch = b.q + state.n_q * state.stride + 2 * size;
+    b.sum = b.part = state;
+    place_state(&b.sum, b.q + state.n_q * state.stride);
+    place_state(&b.part, b.q + state.n_q * state.stride + size);
+    return b;
+}
+
+/* ---- queries, keys and values --------------------------------------------------------------- */
+
+static void turn(const attention_task *t, int64_t token, const float *norm, const float *x,
+                 float *out)
+{
+    const model_context *ctx = t->ctx;
+    const model_config *c = &ctx->weights->config;
+    int64_t dim = c->head_dim, half = dim / 2;
+    if (c->qk_norm)
+        ctx->kernels->rmsnorm(x, norm, out, dim, (float)c->rms_eps);
+    else
+        memcpy(out, x, (size_t)dim * sizeof *x);
+    ctx->kernels->rope(out, ctx->cosine + token * half, ctx->sine + token * half, dim);
+}
+
+/* The bench's queries: those of one KV head for tokens from `first` on. */
+static void make_queries(const attention_task *t, int64_t kv_head, int64_t first, const bench *b)
+{
+    const model_config *c = &t->ctx->weights->config;
+    const float *norm = t->ctx->weights->layers[t->layer].q_norm;
+    int64_t dim = c->head_dim, group = b->sum.group;
+    float scale = 1.0f / sqrtf((float)dim);
+    for (int64_t j = 0; j < b->sum.n_q; j++) {
+        int64_t token = first + j / group;
+        int64_t head = token * c->n_heads + kv_head * group + j % group;
+        float *q = b->q + j * b->sum.stride;
+        turn(t, token, norm, t->ctx->q + head * dim, q);
         for (int64_t d = 0; d < dim; d++)
             q[d] *= scale;
     }
-    int64_t page = position / MODEL_KV_PAGE, slot = position % MODEL_KV_PAGE;
-    for (int64_t g = 0; g < c->n_kv_heads; g++) {
-        float *k = ctx->k + (i * c->n_kv_heads + g) * dim;
-        if (c->qk_norm)
-            kern->rmsnorm(k, layer->k_norm, k, dim, eps);
-        kern->rope(k, cosine, sine, dim);
-        store(t, model_kv_keys(t->kv, page, t->layer, g), slot, k);
-        store(t, model_kv_values(t->kv, page, t->layer, g), slot,
-              ctx->v + (i * c->n_kv_heads + g) * dim);
+}
+
+/* One token's key and value of one head to the cache. row: [D], scratch. */
+static void store(const attention_task *t, int64_t token, int64_t kv_head, float *row)
+{
+    const model_context *ctx = t->ctx;
+    int64_t dim = t->kv->dim, position = t->position + token;
+    int64_t head = (token * t->kv->n_heads + kv_head) * dim, slot = position % MODEL_KV_PAGE;
+    uint8_t *tile = model_kv_tile(t->kv, position / MODEL_KV_PAGE, t->layer, kv_head);
+    turn(t, token, ctx->weights->layers[t->layer].k_norm, ctx->k + head, row);
+    kern_tile_put_key(ctx->kernels, t->kv->type, row, dim, slot, tile);
+    kern_tile_put_value(ctx->kernels, t->kv->type, ctx->v + head, dim, slot,
+                        tile + t->kv->tile_bytes);
+}
+
+static void store_token(void *user, int64_t token, int thread)
+{
+    attention_task *t = user;
+    float *row = t->ctx->scratch + (size_t)thread * t->ctx->scratch_stride;
+    for (int64_t g = 0; g < t->kv->n_heads; g++)
+        store(t, token, g, row);
+}
+
+/* ---- spans ---------------------------------------------------------------------------------- */
+
+/* What is read after a page of a head: the head's next page, or the next head's first. */
+static const uint8_t *tile_after(const attention_task *t, int64_t page, int64_t kv_head)
+{
+    if ((page + 1) * MODEL_KV_PAGE < t->position + t->n)
+        return model_kv_tile(t->kv, page + 1, t->layer, kv_head);
+    return kv_head + 1 < t->kv->n_heads ? model_kv_tile(t->kv, 0, t->layer, kv_head + 1) : NULL;
+}
+
+/* One span from a fresh state. `position` is the first token's. */
+static void attend_span(const attention_task *t, kern_attend *state, int64_t kv_head,
+                        int64_t position, int64_t span)
+{
+    kern_attend_fn attend = kern_attend_of(t->ctx->kernels, t->kv->type);
+    int64_t end = position + state->n_q / state->group;
+    end = end < (span + 1) * SPAN ? end : (span + 1) * SPAN;
+    for (int64_t j = 0; j < state->n_q; j++) {
+        state->max[j] = -INFINITY;
+        state->sum[j] = 0;
+    }
+    memset(state->acc, 0, (size_t)(state->n_q * state->stride) * sizeof(float));
+    for (int64_t start = span * SPAN; start < end; start += MODEL_KV_PAGE) {
+        int64_t page = start / MODEL_KV_PAGE;
+        const uint8_t *tile = model_kv_tile(t->kv, page, t->layer, kv_head);
+        attend(state, tile, tile + t->kv->tile_bytes, tile_after(t, page, kv_head),
+               position + 1 - start);
     }
 }
 
-/* One KV head and up to MODEL_BLOCK_TOKENS tokens: every page is read (and widened) once for all of
- * the group's query heads. */
+/* Adds a span to those before it, for the queries that see any of it. */
+static void merge(const attention_task *t, kern_attend *sum, const kern_attend *part,
+                  int64_t position, int64_t span)
+{
+    for (int64_t j = 0; j < sum->n_q; j++) {
+        if (position + j / sum->group < span * SPAN)
+            continue;
+        float top = part->max[j] > sum->max[j] ? part->max[j] : sum->max[j];
+        float reference = top == -INFINITY ? 0 : top;
+        float fade = expf(sum->max[j] - reference), weight = expf(part->max[j] - reference);
+        float *acc = sum->acc + j * sum->stride;
+        for (int64_t d = 0; d < sum->dim; d++)
+            acc[d] *= fade;
+        t->ctx->kernels->axpy(weight, part->acc + j * sum->stride, acc, sum->dim);
+        sum->sum[j] = sum->sum[j] * fade + part->sum[j] * weight;
+        sum->max[j] = top;
+    }
+}
+
+static void put_out(const attention_task *t, const kern_attend *sum, int64_t kv_head, int64_t first)
+{
+    const model_config *c = &t->ctx->weights->config;
+    for (int64_t j = 0; j < sum->n_q; j++) {
+        int64_t head =
+            (first + j / sum->group) * c->n_heads + kv_head * sum->group + j % sum->group;
+        const float *acc = sum->acc + j * sum->stride;
+        float *out = t->ctx->attended + head * sum->dim;
+        for (int64_t d = 0; d < sum->dim; d++)
+            out[d] = acc[d] / sum->sum[j];
+    }
+}
+
+/* ---- shared by tokens: a part is a KV head and a block of tokens ----------------------------- */
+
 static void attend_block(void *user, int64_t part, int thread)
 {
     attention_task *t = user;
-    model_context *ctx = t->ctx;
-    const model_config *c = &ctx->weights->config;
-    int64_t dim = c->head_dim, group = c->n_heads / c->n_kv_heads;
+    const model_config *c = &t->ctx->weights->config;
+    int64_t block = block_tokens(c), blocks = (t->n + block - 1) / block;
     int64_t kv_head = part % c->n_kv_heads;
-    int64_t first = part / c->n_kv_heads * MODEL_BLOCK_TOKENS;
-    int64_t n = t->n - first < MODEL_BLOCK_TOKENS ? t->n - first : MODEL_BLOCK_TOKENS;
-    float *wide = ctx->scratch + (size_t)thread * ctx->scratch_stride;
-    float *scores = wide + 2 * MODEL_KV_PAGE * dim;
-    float *max = scores + MODEL_KV_PAGE, *sum = max + MODEL_BLOCK_TOKENS * group;
+    /* The last tokens see most: they come first, so that no thread is left with them at the end. */
+    int64_t first = (blocks - 1 - part / c->n_kv_heads) * block;
+    int64_t tokens = t->n - first < block ? t->n - first : block;
+    int64_t position = t->position + first;
+    bench b = bench_of(t, thread, tokens);
 
-    for (int64_t j = 0; j < n * group; j++) {
-        max[j] = -INFINITY;
-        sum[j] = 0;
+    if (t->n == 1)
+        store(t, 0, kv_head, b.row);
+    make_queries(t, kv_head, first, &b);
+    attend_span(t, &b.sum, kv_head, position, 0);
+    for (int64_t span = 1; span * SPAN < position + tokens; span++) {
+        attend_span(t, &b.part, kv_head, position, span);
+        merge(t, &b.sum, &b.part, position, span);
     }
-    for (int64_t i = 0; i < n; i++)
-        memset(ctx->attended + ((first + i) * c->n_heads + kv_head * group) * dim, 0,
-               (size_t)(group * dim) * sizeof(float));
+    put_out(t, &b.sum, kv_head, first);
+}
 
-    int64_t end = t->position + first + n; /* positions seen by the last token */
-    for (int64_t start = 0; start < end; start += MODEL_KV_PAGE) {
-        int64_t page = start / MODEL_KV_PAGE;
-        const float *k = model_kv_keys(t->kv, page, t->layer, kv_head);
-        const float *v = model_kv_values(t->kv, page, t->layer, kv_head);
-        if (!t->kv->f32) {
-            int64_t rows = end - start < MODEL_KV_PAGE ? end - start : MODEL_KV_PAGE;
-            ctx->kernels->f16_to_f32((const uint16_t *)(const void *)k, wide, rows * dim);
-            ctx->kernels->f16_to_f32((const uint16_t *)(const void *)v, wide + MODEL_KV_PAGE * dim,
-                                     rows * dim);
-            k = wide;
-            v = wide + MODEL_KV_PAGE * dim;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            int64_t visible = t->position + first + i + 1 - start;
-            if (visible <= 0)
-                continue;
-            visible = visible < MODEL_KV_PAGE ? visible : MODEL_KV_PAGE;
-            for (int64_t h = 0; h < group; h++) {
-                int64_t head = (first + i) * c->n_heads + kv_head * group + h;
-                ctx->kernels->attend(ctx->q + head * dim, k, v, visible, dim, dim,
-                                     &max[i * group + h], &sum[i * group + h],
-                                     ctx->attended + head * dim, scores);
-            }
-        }
+/* ---- shared by spans: a part is a run of units, (KV head, span) -------------------------------
+ */
+
+static kern_attend partial(const attention_task *t, const bench *b, int64_t unit)
+{
+    kern_attend state = b->part;
+    place_state(&state, t->ctx->partials + unit * state_size(state.dim, state.n_q));
+    return state;
+}
+
+/* Whoever finishes a head's last span merges them all. */
+static void finish_head(const attention_task *t, const bench *b, int64_t kv_head)
+{
+    kern_attend sum = partial(t, b, kv_head * t->spans);
+    for (int64_t span = 1; span < t->spans; span++) {
+        kern_attend part = partial(t, b, kv_head * t->spans + span);
+        merge(t, &sum, &part, t->position, span);
     }
-    for (int64_t j = 0; j < n * group; j++) {
-        int64_t head = (first + j / group) * c->n_heads + kv_head * group + j % group;
-        for (int64_t d = 0; d < dim; d++)
-            ctx->attended[head * dim + d] /= sum[j];
+    put_out(t, &sum, kv_head, 0);
+}
+
+static void attend_run(void *user, int64_t run, int thread)
+{
+    attention_task *t = user;
+    int64_t units = t->spans * t->kv->n_heads, unit = run * t->run;
+    int64_t end = unit + t->run < units ? unit + t->run : units;
+    int64_t made = -1; /* the head whose queries are there */
+    bench b = bench_of(t, thread, t->n);
+    for (; unit < end; unit++) {
+        int64_t kv_head = unit / t->spans, span = unit % t->spans;
+        if (made != kv_head)
+            make_queries(t, kv_head, 0, &b);
+        made = kv_head;
+        if (t->n == 1 && span + 1 == t->spans)
+            store(t, 0, kv_head, b.row);
+        kern_attend state = partial(t, &b, unit);
+        attend_span(t, &state, kv_head, t->position, span);
+        if (atomic_fetch_sub_explicit(&t->ctx->spans_left[kv_head], 1, memory_order_acq_rel) == 1)
+            finish_head(t, &b, kv_head);
     }
+}
+
+static bool splits(const model_config *c, int64_t n, int64_t position)
+{
+    return n <= SPLIT_TOKENS && n <= block_tokens(c) && position + n > SPAN;
+}
+
+marco_status model_attention_reserve(model_context *ctx, int64_t n, int64_t position,
+                                     marco_error *error)
+{
+    const model_config *c = &ctx->weights->config;
+    if (!splits(c, n, position))
+        return MARCO_OK;
+    size_t spans = (size_t)((position + n + SPAN - 1) / SPAN);
+    size_t need = spans * (size_t)state_size(c->head_dim, n * c->n_heads);
+    if (need <= ctx->partials_capacity)
+        return MARCO_OK;
+    base_free(ctx->partials);
+    ctx->partials_capacity = 0;
+    ctx->partials = base_alloc_aligned(need * sizeof(float));
+    if (!ctx->partials)
+        return base_fail_memory(error, need * sizeof(float), "attention over a long context");
+    ctx->partials_capacity = need;
+    return MARCO_OK;
+}
+
+void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, int64_t position)
+{
+    const model_config *c = &ctx->weights->config;
+    int64_t heads = kv->n_heads, block = block_tokens(c);
+    attention_task t = {.ctx = ctx, .kv = kv, .layer = layer, .n = n, .position = position};
+    if (n > 1)
+        base_pool_run(ctx->pool, store_token, &t, n);
+    if (!splits(c, n, position)) {
+        base_pool_run(ctx->pool, attend_block, &t, heads * ((n + block - 1) / block));
+        return;
+    }
+    t.spans = (position + n + SPAN - 1) / SPAN;
+    int64_t units = t.spans * heads;
+    int64_t runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
+    t.run = (units + runs - 1) / runs;
+    for (int64_t g = 0; g < heads; g++)
+        atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
+    base_pool_run(ctx->pool, attend_run, &t, (units + t.run - 1) / t.run);
 }
 
 void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)
@@ -121,7 +318,6 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
     const model_layer *layer = &ctx->weights->layers[index];
     int64_t q_dim = (int64_t)c->n_heads * c->head_dim,
             kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
-    attention_task task = {ctx, kv, index, n, position};
 
     model_rows x = {ctx->normed, NULL};
     if (model_wants_q8(ctx, &layer->q) || model_wants_q8(ctx, &layer->k) ||
@@ -137,9 +333,7 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
         (model_product){.w = &layer->v, .x = x, .n = n, .out = ctx->v, .stride = kv_dim};
     model_multiply(ctx, 3);
 
-    base_pool_run(ctx->pool, prepare_token, &task, n);
-    base_pool_run(ctx->pool, attend_block, &task,
-                  c->n_kv_heads * ((n + MODEL_BLOCK_TOKENS - 1) / MODEL_BLOCK_TOKENS));
+    model_attend(ctx, kv, index, n, position);
 
     model_rows attended = {ctx->attended, NULL};
     if (model_wants_q8(ctx, &layer->out)) {

@@ -2,20 +2,21 @@
 #ifndef MODEL_CONTEXT_H
 #define MODEL_CONTEXT_H
 
-#include "model/forward.h"
+#include <stdatomic.h>
 
-/* Query tokens that share the reading of a page of the KV cache. */
-enum { MODEL_BLOCK_TOKENS = 16 };
+#include "model/forward.h"
 
 struct model_context {
     const model_weights *weights;
     const kern_table *kernels;
     base_pool *pool;
     bool f32;
+    model_observer observer; /* or NULL */
+    void *observer_user;
 
     float *inv_freq; /* [D / 2] */
     float rope_magnitude;
-    float *scratch; /* [threads, scratch_stride]: what model_multiply needs, or a tile of K and V */
+    float *scratch; /* [threads, scratch_stride]: what model_multiply or attention needs */
     size_t scratch_stride;
     struct model_product *products; /* [X + 4] */
     int64_t *parts;                 /* [X + 5] first part of each product */
@@ -26,6 +27,10 @@ struct model_context {
     void *trace_user;
     uint64_t passes;  /* the one under way included */
     int64_t position; /* of its first token */
+
+    float *partials;             /* attention's states by (KV head, span), where spans are shared */
+    size_t partials_capacity;    /* floats */
+    _Atomic int64_t *spans_left; /* [G] spans of a head that are not done */
 
     uint8_t *block;       /* the memory of all buffers below */
     int64_t capacity;     /* tokens they can hold */
@@ -91,6 +96,17 @@ void model_norm_rows(model_context *context, const float *x, const float *weight
  * in `projected`. */
 void model_attention(model_context *context, model_kv *kv, int64_t layer, int64_t n,
                      int64_t position);
+
+/* The middle of model_attention: norms and turns q and k, stores k and v, and leaves softmax(q k^T
+ * / sqrt(D)) v in `attended`. */
+void model_attend(model_context *context, model_kv *kv, int64_t layer, int64_t n, int64_t position);
+
+/* Floats of scratch that attention needs per thread. */
+size_t model_attention_scratch(const model_config *config);
+
+/* Makes room for what a pass of n tokens at `position` needs beside that. */
+marco_status model_attention_reserve(model_context *context, int64_t n, int64_t position,
+                                     marco_error *error);
 void model_ffn(model_context *context, int64_t layer, int64_t n);
 marco_status model_experts(model_context *context, int64_t layer, int64_t n, marco_error *error);
 

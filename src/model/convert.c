@@ -66,8 +66,10 @@ marco_status marco_convert(const char *from, const char *to, const marco_convert
         params = &standard;
     int type = params->type ? tensor_type_parse(params->type) : -1;
     if (params->type && type < 0)
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "unknown type \"%.40s\"; choose F32, F16, BF16 or Q8_0", params->type);
+        return base_fail(
+            error, MARCO_ERROR_ARGUMENT,
+            "unknown type \"%.40s\"; choose F32, F16, BF16 or Q8_0 (marco quantize has more)",
+            params->type);
     marco_status status = model_source_open(from, &source, error);
     if (status)
         return status;

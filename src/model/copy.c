@@ -11,6 +11,7 @@
 #include "format/safetensors.h"
 #include "model/config_internal.h"
 #include "model/copy_internal.h"
+#include "model/recipe.h"
 #include "model/rope.h"
 #include "model/source_file.h"
 
@@ -50,14 +51,14 @@ static bool is_float_type(tensor_type type)
     return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
 }
 
-/* What a matrix is written as. Rows that do not divide into a type's blocks become F16, as
- * llama.cpp's converter makes them. */
-static tensor_type matrix_type(const copier *c, const model_tensor *t)
+static tensor_type matrix_type(const copier *c, size_t i)
 {
+    const model_tensor *t = &c->source->tensors[i];
+    if (c->params->types)
+        return c->params->types[i];
     if (c->params->type < 0)
         return c->to_gguf || is_float_type(t->type) ? t->type : TENSOR_BF16;
-    tensor_type type = (tensor_type)c->params->type;
-    return t->cols % tensor_traits_of(type)->block == 0 ? type : TENSOR_F16;
+    return model_type_for_rows((tensor_type)c->params->type, t->cols);
 }
 
 static marco_status check_type(const copier *c, marco_error *error)
@@ -97,12 +98,14 @@ static marco_status choose_types(copier *c, marco_error *error)
         const model_tensor *t = &c->source->tensors[i];
         if (model_role_is_float(t->role))
             continue;
-        c->types[i] = matrix_type(c, t);
+        c->types[i] = matrix_type(c, i);
         elements[c->types[i]] += (uint64_t)(t->mats * t->rows * t->cols);
     }
     for (int type = 0; type < TENSOR_TYPE_END; type++)
         if (elements[type] > elements[c->main_type])
             c->main_type = (tensor_type)type;
+    if (c->params->types)
+        c->main_type = (tensor_type)c->params->type;
     /* GGUF readers expect norms and routers in F32; transformers loads all of a folder as one
      * type. */
     for (size_t i = 0; i < n; i++)
@@ -204,6 +207,19 @@ static marco_status check_row(const window *w, tensor_type to, const float *row,
     return MARCO_OK;
 }
 
+/* One row, with its matrix's importance where there is any. */
+static void encode_row(const window *w, int64_t at, const float *row, char *out)
+{
+    const copier *c = w->c;
+    const model_tensor *t = &c->source->tensors[w->index];
+    const tensor_traits *to = tensor_traits_of(c->types[w->index]);
+    const float *importance = c->params->importance ? c->params->importance[w->index] : NULL;
+    if (importance && to->encode_weighted)
+        to->encode_weighted(row, importance + at / t->rows * t->cols, out, t->cols);
+    else
+        to->encode(row, out, t->cols);
+}
+
 static marco_status convert_rows(const window *w, int64_t first, int64_t n, char *out, int thread,
                                  marco_error *error)
 {
@@ -222,7 +238,7 @@ static marco_status convert_rows(const window *w, int64_t first, int64_t n, char
         for (int64_t i = 0; !status && i < rows; i++) {
             tensor_traits_of(t->type)->decode(in + (size_t)i * in_bytes, row, t->cols);
             status = check_row(w, to, row, error);
-            tensor_traits_of(to)->encode(row, out + (size_t)(done + i) * out_bytes, t->cols);
+            encode_row(w, first + done + i, row, out + (size_t)(done + i) * out_bytes);
         }
         if (status)
             return status;

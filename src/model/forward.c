@@ -27,10 +27,8 @@ marco_status model_context_create(const model_weights *weights, const kern_table
                                   marco_error *error)
 {
     const model_config *c = &weights->config;
-    int64_t widest = (int64_t)widest_product(weights), group = c->n_heads / c->n_kv_heads;
-    /* attend_block's tile of K and V, scores, and two numbers per (token of a block, head). */
-    int64_t tile = 2 * MODEL_KV_PAGE * c->head_dim + MODEL_KV_PAGE + 2 * MODEL_BLOCK_TOKENS * group;
-    widest = tile > widest ? tile : widest;
+    size_t widest = widest_product(weights), attention = model_attention_scratch(c);
+    widest = attention > widest ? attention : widest;
 
     model_context *ctx = base_calloc(1, sizeof *ctx);
     if (!ctx)
@@ -39,7 +37,7 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->kernels = kernels;
     ctx->pool = pool;
     ctx->f32 = f32;
-    ctx->scratch_stride = (size_t)(widest + 15) & ~(size_t)15;
+    ctx->scratch_stride = (widest + 15) & ~(size_t)15;
     size_t threads = (size_t)base_pool_threads(pool);
     size_t experts = (size_t)c->n_experts;
     ctx->scratch = base_alloc_aligned(threads * ctx->scratch_stride * sizeof(float));
@@ -48,8 +46,9 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->active = base_alloc_array(experts, sizeof *ctx->active);
     ctx->products = base_alloc_array(experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(experts + 5, sizeof *ctx->parts);
+    ctx->spans_left = base_alloc_array((size_t)c->n_kv_heads, sizeof *ctx->spans_left);
     if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->active || !ctx->products ||
-        !ctx->parts) {
+        !ctx->parts || !ctx->spans_left) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
         return MARCO_ERROR_MEMORY;
@@ -57,6 +56,12 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     model_rope_frequencies(c, ctx->inv_freq, &ctx->rope_magnitude);
     *out = ctx;
     return MARCO_OK;
+}
+
+void model_context_observe(model_context *context, model_observer observer, void *user)
+{
+    context->observer = observer;
+    context->observer_user = user;
 }
 
 /* ---- buffers that grow with the number of tokens ------------------------------------------- */
@@ -119,7 +124,8 @@ uint64_t model_context_bytes(const model_config *c, int threads, int64_t n)
     widest = widest > c->n_embd ? widest : c->n_embd;
     widest = widest > c->ffn_dim ? widest : c->ffn_dim;
     widest = widest > c->expert_dim ? widest : c->expert_dim;
-    uint64_t scratch = (uint64_t)widest * ROWS * sizeof(float) + TILES;
+    uint64_t scratch =
+        ((uint64_t)widest * ROWS + model_attention_scratch(c)) * sizeof(float) + TILES;
     uint64_t each = sizeof *measured.first + sizeof *measured.products + sizeof *measured.parts +
                     sizeof *measured.active;
     return lay_out(&measured, (size_t)n, NULL) + (uint64_t)c->n_experts * each +
@@ -163,6 +169,8 @@ void model_context_free(model_context *ctx)
     base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
+    base_free(ctx->partials);
+    base_free((void *)ctx->spans_left);
     base_free(ctx);
 }
 
@@ -205,6 +213,8 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
     marco_status status = reserve(ctx, n, error);
     if (!status)
         status = model_kv_reserve(kv, position + n, error);
+    if (!status)
+        status = model_attention_reserve(ctx, n, position, error);
     if (status)
         return status;
 

@@ -22,6 +22,13 @@ void model_context_free(model_context *context);
 /* Bytes of a context whose passes have up to n tokens. */
 uint64_t model_context_bytes(const model_config *config, int threads, int64_t n);
 
+/* Shows an observer what the weights are multiplied with: n rows [n, w->cols] of F32 that matrix
+ * `mat` of w is about to meet, called from the thread that runs the pass, tokens in order. On the
+ * reference path only, since the other one does not have all rows in F32. NULL: no more. */
+typedef void (*model_observer)(void *user, const model_matrix *w, int64_t mat, const float *rows,
+                               int64_t n);
+void model_context_observe(model_context *context, model_observer observer, void *user);
+
 /* Tokens of a pass whose buffers fit into `bytes`; at least 1. */
 int64_t model_context_tokens(const model_context *context, size_t bytes);
 

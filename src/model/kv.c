@@ -2,15 +2,21 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/random.h"
 
-void model_kv_init(model_kv *kv, const model_config *config, bool f32)
+bool model_kv_fits(const model_config *config, tensor_type type)
+{
+    return config->head_dim % tensor_traits_of(type)->block == 0;
+}
+
+void model_kv_init(model_kv *kv, const model_config *config, tensor_type type)
 {
     *kv = (model_kv){.n_layers = config->n_layers,
                      .n_heads = config->n_kv_heads,
                      .dim = config->head_dim,
-                     .f32 = f32};
-    kv->head_bytes = (size_t)(MODEL_KV_PAGE * kv->dim) * (f32 ? sizeof(float) : sizeof(uint16_t));
-    kv->page_bytes = (size_t)(2 * kv->n_layers * kv->n_heads) * kv->head_bytes;
+                     .type = type};
+    kv->tile_bytes = MODEL_KV_PAGE * tensor_row_bytes(type, kv->dim);
+    kv->page_bytes = (size_t)(2 * kv->n_layers * kv->n_heads) * kv->tile_bytes;
 }
 
 void model_kv_free(model_kv *kv)
@@ -45,4 +51,66 @@ void model_kv_shrink(model_kv *kv, int64_t n)
 uint64_t model_kv_bytes(const model_kv *kv)
 {
     return (uint64_t)kv->n_pages * kv->page_bytes;
+}
+
+/* ---- random contents ----------------------------------------------------------------------- */
+
+typedef struct fill_task {
+    model_kv *kv;
+    const kern_table *kernels;
+    int64_t first, end;
+    uint64_t seed;
+    float *rows; /* [threads, dim] */
+} fill_task;
+
+/* x[i] = number i of the stream, uniform with mean 0 and deviation 1: mixed 32 bits wide, which
+ * compilers make vectors of. (The multipliers are those of "lowbias32" in Wellons'
+ * hash-prospector.)
+ */
+static void draw(float *restrict x, int64_t n, uint32_t key)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t z = key + (uint32_t)i * 0x9E3779B9u;
+        z = (z ^ z >> 16) * 0x7FEB352Du;
+        z = (z ^ z >> 15) * 0x846CA68Bu;
+        z ^= z >> 16;
+        x[i] = (float)(int32_t)z * 0x1.bb67aep-31f; /* the root of 3, over 2^31 */
+    }
+}
+
+/* One layer of one page. */
+static void fill_part(void *user, int64_t part, int thread)
+{
+    fill_task *t = user;
+    model_kv *kv = t->kv;
+    int64_t layer = part % kv->n_layers, page = t->first / MODEL_KV_PAGE + part / kv->n_layers;
+    int64_t start = page * MODEL_KV_PAGE;
+    int64_t from = t->first > start ? t->first : start;
+    int64_t to = t->end < start + MODEL_KV_PAGE ? t->end : start + MODEL_KV_PAGE;
+    float *x = t->rows + thread * kv->dim;
+    for (int64_t head = 0; head < kv->n_heads; head++) {
+        uint8_t *tile = model_kv_tile(kv, page, layer, head);
+        for (int64_t p = from; p < to; p++) {
+            uint64_t row = (uint64_t)((p * kv->n_layers + layer) * kv->n_heads + head);
+            uint64_t key = base_random_u64(t->seed, 0, row);
+            draw(x, kv->dim, (uint32_t)key);
+            kern_tile_put_key(t->kernels, kv->type, x, kv->dim, p - start, tile);
+            draw(x, kv->dim, (uint32_t)(key >> 32));
+            kern_tile_put_value(t->kernels, kv->type, x, kv->dim, p - start, tile + kv->tile_bytes);
+        }
+    }
+}
+
+marco_status model_kv_fill(model_kv *kv, const kern_table *kernels, base_pool *pool, int64_t first,
+                           int64_t end, uint64_t seed, marco_error *error)
+{
+    size_t n = (size_t)base_pool_threads(pool) * (size_t)kv->dim;
+    float *rows = base_alloc_array(n, sizeof *rows);
+    if (!rows)
+        return base_fail_memory(error, n * sizeof *rows, "filling the KV cache");
+    fill_task task = {kv, kernels, first, end, seed, rows};
+    int64_t pages = (end - 1) / MODEL_KV_PAGE - first / MODEL_KV_PAGE + 1;
+    base_pool_run(pool, fill_part, &task, pages * kv->n_layers);
+    base_free(rows);
+    return MARCO_OK;
 }

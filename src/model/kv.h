@@ -3,20 +3,25 @@
 #ifndef MODEL_KV_H
 #define MODEL_KV_H
 
+#include "base/pool.h"
+#include "kernels/kernels.h"
 #include "model/config.h"
 
-enum { MODEL_KV_PAGE = 64 };
+enum { MODEL_KV_PAGE = KERN_TILE };
 
 typedef struct model_kv {
     int64_t n_layers, n_heads, dim; /* KV heads and their size */
-    bool f32;                       /* else F16 */
-    size_t head_bytes;              /* of K (or V) of one head and page: [MODEL_KV_PAGE, dim] */
-    size_t page_bytes;              /* all layers, K and V */
+    tensor_type type;               /* F32, F16 or Q8_0 */
+    size_t tile_bytes;              /* of the keys, or the values, of one head and page */
+    size_t page_bytes;              /* all layers, keys and values */
     uint8_t **pages;                /* [n_pages] */
     size_t n_pages, capacity;
 } model_kv;
 
-void model_kv_init(model_kv *kv, const model_config *config, bool f32);
+/* Can heads of this model be kept in `type`? Q8_0 has blocks of 32 along a head. */
+bool model_kv_fits(const model_config *config, tensor_type type);
+
+void model_kv_init(model_kv *kv, const model_config *config, tensor_type type);
 void model_kv_free(model_kv *kv);
 
 /* Makes room for positions 0 .. n-1. */
@@ -27,15 +32,15 @@ void model_kv_shrink(model_kv *kv, int64_t n);
 
 uint64_t model_kv_bytes(const model_kv *kv);
 
-/* [MODEL_KV_PAGE, dim] of float or uint16_t (F16): the keys, or the values. */
-static inline void *model_kv_keys(const model_kv *kv, int64_t page, int64_t layer, int64_t head)
-{
-    return kv->pages[page] + (size_t)(layer * 2 * kv->n_heads + head) * kv->head_bytes;
-}
+/* Fills positions first .. end - 1 (first < end), for which there is room, with random numbers of
+ * mean 0 and deviation 1 that depend on the seed and on their place alone. */
+marco_status model_kv_fill(model_kv *kv, const kern_table *kernels, base_pool *pool, int64_t first,
+                           int64_t end, uint64_t seed, marco_error *error);
 
-static inline void *model_kv_values(const model_kv *kv, int64_t page, int64_t layer, int64_t head)
+/* The keys of one head and page; its values lie tile_bytes after them. Tiles: kernels.h. */
+static inline uint8_t *model_kv_tile(const model_kv *kv, int64_t page, int64_t layer, int64_t head)
 {
-    return kv->pages[page] + (size_t)((layer * 2 + 1) * kv->n_heads + head) * kv->head_bytes;
+    return kv->pages[page] + (size_t)((layer * kv->n_heads + head) * 2) * kv->tile_bytes;
 }
 
 #endif

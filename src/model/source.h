@@ -48,6 +48,11 @@ size_t model_source_types(const model_source *source, model_type_bytes out[TENSO
 
 typedef struct model_copy_params {
     int type; /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */
+    /* [n_tensors] instead: their types one by one, for a GGUF file; `type` is then what the file is
+     * called. Rows divide into the types' blocks. NULL: by `type`. */
+    const tensor_type *types;
+    /* [n_tensors] of [mats, cols]: the weights of the error in each column, or NULL. NULL: none. */
+    const float *const *importance;
     bool overwrite;
     int32_t threads;         /* 1 to 1024; 0: the cores this process may use; others are refused */
     marco_progress progress; /* bytes written */

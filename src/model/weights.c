@@ -54,6 +54,11 @@ model_weights_slot model_weights_slot_of(model_weights *w, const model_tensor *t
     return (model_weights_slot){0};
 }
 
+const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor)
+{
+    return model_weights_slot_of((model_weights *)weights, tensor).matrix;
+}
+
 /* ---- letting go ------------------------------------------------------------------------------ */
 
 static void free_matrix(model_matrix *m)
@@ -174,7 +179,7 @@ bool model_weights_find_nonfinite(const model_weights *w, char name[128])
         return false;
     model_config_tensors(&w->config, tensors, n);
     for (size_t i = 0; i < n && !found; i++) {
-        const model_matrix *m = model_weights_slot_of((model_weights *)w, &tensors[i]).matrix;
+        const model_matrix *m = model_weights_matrix(w, &tensors[i]);
         float *row = m ? base_alloc_array((size_t)m->cols, sizeof *row) : NULL;
         void *raw = m ? base_alloc(m->row_bytes) : NULL;
         if (row && raw && !matrix_is_finite(m, row, raw)) {

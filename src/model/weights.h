@@ -64,6 +64,9 @@ void model_weights_free(model_weights *weights);
 /* What loading takes for a while beside the weights. */
 uint64_t model_weights_load_bytes(void);
 
+/* The matrix that a tensor of the configuration became; NULL for a vector. */
+const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor);
+
 /* Where matrix `mat` begins. Streamed ones must be held by the cache. */
 static inline const uint8_t *model_matrix_at(const model_matrix *m, int64_t mat)
 {

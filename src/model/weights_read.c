@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/numa.h"
 #include "base/pool.h"
 #include "model/weights_internal.h"
 #include "tensor/panel.h"
@@ -174,6 +175,7 @@ static marco_status place_matrix(load *l, size_t index, model_matrix *m, marco_e
     m->data = base_region_alloc((size_t)bytes);
     if (!m->data)
         return base_fail_memory(error, (size_t)bytes, l->source->path);
+    base_memory_interleave(m->data, (size_t)bytes);
     m->held = bytes;
     l->total += bytes;
     add_entry(l, index, m, places);

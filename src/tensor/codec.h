@@ -15,19 +15,33 @@ void tensor_q8_0_decode(const void *src, float *dst, int64_t n);
 void tensor_q8_0_encode(const float *src, void *dst, int64_t n);
 void tensor_q4_0_decode(const void *src, float *dst, int64_t n);
 void tensor_q4_0_encode(const float *src, void *dst, int64_t n);
+void tensor_q4_0_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_q4_1_decode(const void *src, float *dst, int64_t n);
 void tensor_q4_1_encode(const float *src, void *dst, int64_t n);
+void tensor_q4_1_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_q5_0_decode(const void *src, float *dst, int64_t n);
 void tensor_q5_0_encode(const float *src, void *dst, int64_t n);
+void tensor_q5_0_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_q5_1_decode(const void *src, float *dst, int64_t n);
 void tensor_q5_1_encode(const float *src, void *dst, int64_t n);
+void tensor_q5_1_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 
 void tensor_q2_k_decode(const void *src, float *dst, int64_t n);
 void tensor_q3_k_decode(const void *src, float *dst, int64_t n);
 void tensor_q4_k_decode(const void *src, float *dst, int64_t n);
+void tensor_q4_k_encode(const float *src, void *dst, int64_t n);
+void tensor_q4_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_q5_k_decode(const void *src, float *dst, int64_t n);
+void tensor_q5_k_encode(const float *src, void *dst, int64_t n);
+void tensor_q5_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_q6_k_decode(const void *src, float *dst, int64_t n);
+void tensor_q6_k_encode(const float *src, void *dst, int64_t n);
+void tensor_q6_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_iq4_nl_decode(const void *src, float *dst, int64_t n);
+void tensor_iq4_nl_encode(const float *src, void *dst, int64_t n);
+void tensor_iq4_nl_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 void tensor_iq4_xs_decode(const void *src, float *dst, int64_t n);
+void tensor_iq4_xs_encode(const float *src, void *dst, int64_t n);
+void tensor_iq4_xs_encode_weighted(const float *src, const float *importance, void *dst, int64_t n);
 
 #endif

@@ -1,7 +1,11 @@
 /* IQ4_XS: 8 groups of 32 as in IQ4_NL, each with a 6-bit scale under one F16 scale. */
+#include <math.h>
+
 #include "tensor/blocks.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
+#include "tensor/range.h"
+#include "tensor/search.h"
 
 void tensor_iq4_xs_decode(const void *src, float *restrict dst, int64_t n)
 {
@@ -22,4 +26,66 @@ void tensor_iq4_xs_decode(const void *src, float *restrict dst, int64_t n)
             }
         }
     }
+}
+
+/* The 6-bit signed numbers about value / unit. */
+static void neighbours(float value, float unit, int32_t out[2])
+{
+    float steps = floorf(value * range_inverse(unit));
+    int32_t below = steps < -32 ? -32 : steps < 31 ? (int32_t)steps : 31;
+    out[0] = below;
+    out[1] = below < 31 ? below + 1 : 31;
+}
+
+/* x, importance: [256]. The largest scale becomes -32. */
+static void encode_block(const float *x, const float *importance, tensor_iq4_xs *block)
+{
+    search_group g[8];
+    float scales[8], peak = 0;
+    uint32_t scales_high = 0;
+    for (int i = 0; i < 8; i++) {
+        search_load(&g[i], x + i * 32, importance ? importance + i * 32 : NULL, 32);
+        scales[i] = search_iq4(&g[i]);
+        peak = fabsf(scales[i]) > fabsf(peak) ? scales[i] : peak;
+    }
+    half_store(block->d, peak / -32);
+    float d = half_load(block->d);
+    for (int i = 0; i < 8; i++) {
+        uint8_t levels[32];
+        int32_t s[2];
+        neighbours(scales[i], d, s);
+        float below = search_iq4_levels(&g[i], d * (float)s[0], NULL);
+        float above = search_iq4_levels(&g[i], d * (float)s[1], NULL);
+        int32_t scale = s[above < below];
+        search_iq4_levels(&g[i], d * (float)scale, levels);
+        uint32_t stored = (uint32_t)(scale + 32);
+        block->scales_low[i / 2] = (uint8_t)(block->scales_low[i / 2] | (stored & 15) << i % 2 * 4);
+        scales_high |= stored >> 4 << i * 2;
+        for (int k = 0; k < 16; k++)
+            block->q[i * 16 + k] = (uint8_t)(levels[k] | levels[16 + k] << 4);
+    }
+    uint16_t high = (uint16_t)scales_high;
+    memcpy(block->scales_high, &high, sizeof(high));
+}
+
+/* A block that holds what is not finite, or is far too large, decodes to NaN throughout. */
+static void encode(const float *src, const float *importance, tensor_iq4_xs *block, int64_t n)
+{
+    for (int64_t b = 0; b < n / 256; b++, block++) {
+        memset(block, 0, sizeof(*block));
+        if (search_finite(src + b * 256, 256))
+            encode_block(src + b * 256, importance ? importance + b * 256 : NULL, block);
+        else
+            half_store(block->d, NAN);
+    }
+}
+
+void tensor_iq4_xs_encode(const float *src, void *dst, int64_t n)
+{
+    encode(src, NULL, dst, n);
+}
+
+void tensor_iq4_xs_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
+{
+    encode(src, importance, dst, n);
 }

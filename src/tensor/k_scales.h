@@ -17,4 +17,17 @@ static inline void k_scales_get(const uint8_t s[12], int g, uint8_t *scale, uint
     }
 }
 
+/* The other way. All twelve bytes are zero before the first group is put. */
+static inline void k_scales_put(uint8_t s[12], int g, uint8_t scale, uint8_t min)
+{
+    if (g < 4) {
+        s[g] = (uint8_t)(s[g] | scale);
+        s[g + 4] = (uint8_t)(s[g + 4] | min);
+    } else {
+        s[g + 4] = (uint8_t)((scale & 15) | (min & 15) << 4);
+        s[g - 4] = (uint8_t)(s[g - 4] | (scale >> 4) << 6);
+        s[g] = (uint8_t)(s[g] | (min >> 4) << 6);
+    }
+}
+
 #endif

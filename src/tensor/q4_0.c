@@ -3,6 +3,7 @@
 #include "tensor/codec.h"
 #include "tensor/half.h"
 #include "tensor/range.h"
+#include "tensor/search.h"
 
 void tensor_q4_0_decode(const void *src, float *restrict dst, int64_t n)
 {
@@ -39,5 +40,22 @@ void tensor_q4_0_encode(const float *restrict src, void *dst, int64_t n)
         for (int i = 0; i < 16; i++) {
             block[b].q[i] = (uint8_t)(quantize(x[i], inverse) | quantize(x[16 + i], inverse) << 4);
         }
+    }
+}
+
+void tensor_q4_0_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
+{
+    tensor_q4_0 *block = dst;
+    for (int64_t b = 0; b < n / 32; b++, block++) {
+        uint8_t levels[32] = {0};
+        search_group g;
+        half_store(block->d, NAN);
+        if (search_finite(src + b * 32, 32)) {
+            search_load(&g, src + b * 32, importance + b * 32, 32);
+            half_store(block->d, search_symmetric(&g, 8));
+            search_symmetric_levels(&g, 8, half_load(block->d), levels);
+        }
+        for (int i = 0; i < 16; i++)
+            block->q[i] = (uint8_t)(levels[i] | levels[16 + i] << 4);
     }
 }

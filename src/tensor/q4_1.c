@@ -3,6 +3,7 @@
 #include "tensor/codec.h"
 #include "tensor/half.h"
 #include "tensor/range.h"
+#include "tensor/search.h"
 
 void tensor_q4_1_decode(const void *src, float *restrict dst, int64_t n)
 {
@@ -44,5 +45,25 @@ void tensor_q4_1_encode(const float *restrict src, void *dst, int64_t n)
             block[b].q[i] =
                 (uint8_t)(quantize(x[i], min, inverse) | quantize(x[16 + i], min, inverse) << 4);
         }
+    }
+}
+
+void tensor_q4_1_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
+{
+    tensor_q4_1 *block = dst;
+    for (int64_t b = 0; b < n / 32; b++, block++) {
+        uint8_t levels[32] = {0};
+        float d = NAN, m = NAN;
+        search_group g;
+        if (search_finite(src + b * 32, 32)) {
+            search_load(&g, src + b * 32, importance + b * 32, 32);
+            search_affine(&g, 15, false, &d, &m);
+        }
+        half_store(block->d, d);
+        half_store(block->m, m);
+        if (isfinite(d))
+            search_affine_levels(&g, 15, half_load(block->d), half_load(block->m), levels);
+        for (int i = 0; i < 16; i++)
+            block->q[i] = (uint8_t)(levels[i] | levels[16 + i] << 4);
     }
 }

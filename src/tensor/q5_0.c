@@ -3,6 +3,7 @@
 #include "tensor/codec.h"
 #include "tensor/half.h"
 #include "tensor/range.h"
+#include "tensor/search.h"
 
 void tensor_q5_0_decode(const void *src, float *restrict dst, int64_t n)
 {
@@ -46,5 +47,26 @@ void tensor_q5_0_encode(const float *restrict src, void *dst, int64_t n)
         }
         half_store(block[b].d, d);
         memcpy(block[b].h, &h, sizeof(h));
+    }
+}
+
+void tensor_q5_0_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
+{
+    tensor_q5_0 *block = dst;
+    for (int64_t b = 0; b < n / 32; b++, block++) {
+        uint8_t levels[32] = {0};
+        uint32_t h = 0;
+        search_group g;
+        half_store(block->d, NAN);
+        if (search_finite(src + b * 32, 32)) {
+            search_load(&g, src + b * 32, importance + b * 32, 32);
+            half_store(block->d, search_symmetric(&g, 16));
+            search_symmetric_levels(&g, 16, half_load(block->d), levels);
+        }
+        for (int i = 0; i < 16; i++)
+            block->q[i] = (uint8_t)((levels[i] & 15) | (levels[16 + i] & 15) << 4);
+        for (int i = 0; i < 32; i++)
+            h |= (uint32_t)levels[i] >> 4 << i;
+        memcpy(block->h, &h, sizeof(h));
     }
 }

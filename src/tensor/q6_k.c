@@ -1,7 +1,11 @@
 /* Q6_K: 16 groups of 16, each with a signed byte for a scale. */
+#include <math.h>
+
 #include "tensor/blocks.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
+#include "tensor/range.h"
+#include "tensor/search.h"
 
 /* A half of 128 elements is four runs of 32. Their low four bits lie in 64 bytes: runs 0 and 1 in
  * the low halves, 2 and 3 in the high ones. Their upper two bits lie in 32 bytes, a bit pair each
@@ -25,4 +29,69 @@ void tensor_q6_k_decode(const void *src, float *restrict dst, int64_t n)
             }
         }
     }
+}
+
+/* The signed bytes about value / unit. */
+static void neighbours(float value, float unit, int32_t out[2])
+{
+    float steps = floorf(value * range_inverse(unit));
+    int32_t below = steps < -128 ? -128 : steps < 127 ? (int32_t)steps : 127;
+    out[0] = below;
+    out[1] = below < 127 ? below + 1 : 127;
+}
+
+static void put_level(tensor_q6_k *block, int i, uint8_t level)
+{
+    int half = i / 128, run = i % 128 / 32;
+    uint8_t *low = block->low + half * 64 + run % 2 * 32 + i % 32;
+    uint8_t *high = block->high + half * 32 + i % 32;
+    *low = (uint8_t)(*low | (level & 15) << run / 2 * 4);
+    *high = (uint8_t)(*high | level >> 4 << run * 2);
+}
+
+/* x, importance: [256]. The largest scale becomes -128. */
+static void encode_block(const float *x, const float *importance, tensor_q6_k *block)
+{
+    search_group g[16];
+    float scales[16], peak = 0;
+    for (int i = 0; i < 16; i++) {
+        search_load(&g[i], x + i * 16, importance ? importance + i * 16 : NULL, 16);
+        scales[i] = search_symmetric(&g[i], 32);
+        peak = fabsf(scales[i]) > fabsf(peak) ? scales[i] : peak;
+    }
+    half_store(block->d, peak / -128);
+    float d = half_load(block->d);
+    for (int i = 0; i < 16; i++) {
+        uint8_t levels[16];
+        int32_t s[2];
+        neighbours(scales[i], d, s);
+        float below = search_symmetric_levels(&g[i], 32, d * (float)s[0], NULL);
+        float above = search_symmetric_levels(&g[i], 32, d * (float)s[1], NULL);
+        block->scales[i] = (int8_t)s[above < below];
+        search_symmetric_levels(&g[i], 32, d * (float)block->scales[i], levels);
+        for (int k = 0; k < 16; k++)
+            put_level(block, i * 16 + k, levels[k]);
+    }
+}
+
+/* A block that holds what is not finite, or is far too large, decodes to NaN throughout. */
+static void encode(const float *src, const float *importance, tensor_q6_k *block, int64_t n)
+{
+    for (int64_t b = 0; b < n / 256; b++, block++) {
+        memset(block, 0, sizeof(*block));
+        if (search_finite(src + b * 256, 256))
+            encode_block(src + b * 256, importance ? importance + b * 256 : NULL, block);
+        else
+            half_store(block->d, NAN);
+    }
+}
+
+void tensor_q6_k_encode(const float *src, void *dst, int64_t n)
+{
+    encode(src, NULL, dst, n);
+}
+
+void tensor_q6_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
+{
+    encode(src, importance, dst, n);
 }

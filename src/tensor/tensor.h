@@ -38,6 +38,9 @@ typedef struct tensor_traits {
     void (*decode)(const void *src, float *dst, int64_t n);
     /* NULL where the type is only read. Deterministic; NaN and Inf in, no crash out. */
     void (*encode)(const float *src, void *dst, int64_t n);
+    /* As encode, keeping the error sum(importance * (decoded - src)^2) small. importance: [n],
+     * finite and not negative. NULL where importance has no say: float types and Q8_0. */
+    void (*encode_weighted)(const float *src, const float *importance, void *dst, int64_t n);
 } tensor_traits;
 
 /* NULL for a number that names no known type. */

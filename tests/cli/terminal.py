@@ -1,4 +1,4 @@
-"""marco chat on a terminal: line editing, Ctrl-C during a reply, Ctrl-D.
+"""marco chat on a terminal: line editing, Ctrl-C during a reply, Ctrl-D, and signals that end it.
 
 Usage: terminal.py PROGRAM"""
 import json
@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,4 +84,22 @@ with tempfile.TemporaryDirectory(prefix="marco-test.") as folder:
     chat.send(b"\x04")
     if (status := chat.status()) != 0:
         sys.exit(f"FAILED: exit status {status}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Waiting for a line.
+        chat = Terminal(program, "chat", "-m", model, "--ignore-eos")
+        chat.prompt()
+        chat.send(b"half a line")
+        chat.until(rb"half a line")
+        os.kill(chat.pid, number)
+        if (status := chat.status()) != -number:
+            sys.exit(f"FAILED: idle, {number.name}: exit status {status}")
+        # In the middle of a reply.
+        chat = Terminal(program, "chat", "-m", model, "--ignore-eos")
+        chat.prompt()
+        chat.send(b"Hello\n")
+        chat.until(rb"\r\n.")
+        os.kill(chat.pid, number)
+        if (status := chat.status()) != 130:
+            sys.exit(f"FAILED: replying, {number.name}: exit status {status}")
 print("ok")

@@ -50,6 +50,25 @@ json.dump(json.load(open("one.json"))[:2], open("half.json", "w"))'
         echo "$bad" >lines
         refuses 1 'nowhere.json|no/such/folder|needs a file|no command' $chat --json --quiet <lines
     done
+    # /save replaces a conversation, and nothing that is none.
+    echo 'dear diary' >diary
+    echo '{"role": "user"}' >object.json
+    mkdir taken
+    for kept in diary object.json taken no/such/folder/x.json; do
+        printf 'Hello\n/save %s\n' "$kept" >lines
+        checks=$((checks + 1))
+        $chat --json --quiet <lines >out 2>err && fail "/save $kept goes unnoticed"
+        check "/save $kept: told by name" grep -q "^marco chat: $kept" err
+        json 'len(rows) == 1'
+    done
+    check 'the text is as it was' [ "$(cat diary)" = 'dear diary' ]
+    check 'the object is as it was' [ "$(cat object.json)" = '{"role": "user"}' ]
+    check 'the folder is as it was' [ -z "$(ls -A taken)" ]
+    printf 'Other\n/save one.json\n' >lines
+    works $chat --json --quiet <lines
+    check 'a conversation is replaced' grep -q Other one.json
+    check 'nothing is left beside them' sh -c '! ls | grep -E "(json|diary|taken)\."'
+
     printf 'bad \377 bytes\n' >lines
     refuses 1 'not UTF-8 at byte 4' $chat --json --quiet <lines
     python3 -c 'print("many words " * 300); print("few")' >lines

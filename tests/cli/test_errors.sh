@@ -46,6 +46,17 @@ refuses 1 "'?\.'?|config" "$marco" run -m . -p a
 refuses 1 'pipe\.gguf' timeout 20 "$marco" run -m pipe.gguf -p a
 check 'no output in place' [ ! -e out.gguf ]
 
+# The same threads for every command that takes them, refused before anything is read or written.
+for bad in 0 1025 10000 -1; do
+    for command in 'run -m good.gguf -p a' 'chat -m good.gguf' 'score -m good.gguf --ids 1,2' \
+        'convert good.gguf out.gguf' 'upcycle good.gguf out.gguf' 'synth tiny-qwen3moe out.gguf'; do
+        # shellcheck disable=SC2086 # words
+        refuses 2 "threads '$bad': must be a whole number from 1 to 1024" \
+            "$marco" $command --threads $bad </dev/null
+    done
+done
+check 'no output in place' [ ! -e out.gguf ]
+
 # Names from a file never reach the terminal raw.
 refuses 1 'x' "$marco" run -m "$(printf 'a\033[31mx\nb')" -p a
 check 'no escape sequence' sh -c '! grep -q "$(printf "\033")" err'

@@ -8,7 +8,8 @@ works "$marco" --help
 check 'overview' grep -q '^  upcycle ' out
 refuses 2 "no command 'frobnicate'" "$marco" frobnicate
 
-for command in run chat score tokenize detokenize inspect convert upcycle synth; do
+for command in run chat score perplexity imatrix tokenize detokenize inspect convert quantize upcycle \
+    synth bench; do
     works "$marco" $command --help
     check "$command: usage" grep -q "^Usage: marco $command" out
     check "$command: example" grep -q '^Example:' out
@@ -42,13 +43,14 @@ done
 refuses 2 "'-m' needs a value" "$marco" run -m
 for bad in abc '' 3x 99999999999 -7 1e3 ' 5' 0x10; do
     refuses 2 "tokens '$bad': must be a whole number" "$marco" run -m x -p y -n "$bad"
-    refuses 2 "threads '$bad': must be a whole number from 1" "$marco" run -m x -p y --threads "$bad"
+    refuses 2 "threads '$bad': must be a whole number from 1 to 1024" "$marco" run -m x -p y --threads "$bad"
 done
 for bad in abc '' nan inf 0x1p3 1e999 '1 '; do
     refuses 2 "temp '$bad': must be a number" "$marco" run -m x -p y --temp "$bad"
 done
 refuses 2 "seed '-1'" "$marco" run -m x -p y --seed -1
 refuses 2 "compute 'f64': must be f32 or auto" "$marco" run -m x -p y --compute f64
+refuses 2 "kv 'q4_0': must be f16, f32 or q8_0" "$marco" run -m x -p y --kv q4_0
 refuses 2 'exclude each other' "$marco" run -m x -p y -f z
 refuses 2 "ids: 'x' is not a token id" "$marco" score -m x --ids 1,x
 refuses 2 "ids: '' is not a token id" "$marco" score -m x --ids 1,,2

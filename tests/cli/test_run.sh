@@ -24,6 +24,18 @@ json 'len(rows) == 1 and rows[0]["finish"] == "length" and rows[0]["stats"]["rep
 json 'rows[0]["stats"]["prompt_tokens"] == 5 and rows[0]["stats"]["total_params"] > 0'
 json 'rows[0]["text"].encode() == open("greedy", "rb").read()[:-1]'
 
+
+# The KV cache as it is asked for: bytes of one page of 64 tokens.
+for kv in f16:32768 f32:65536 q8_0:17408; do
+    works "$marco" run -m model.gguf -p 'hello' -n 16 --temp 0 --raw --json --kv "${kv%:*}"
+    json "rows[0]['stats']['kv_bytes'] == ${kv#*:}"
+done
+works "$marco" run -m model.gguf -p 'hello' -n 1 --raw --json --compute f32
+json 'rows[0]["stats"]["kv_bytes"] == 65536'
+works "$marco" synth tiny-llama narrow.gguf
+refuses 1 'narrow.gguf.*Q8_0.*multiple of 32, not 16.*F16' \
+    "$marco" run -m narrow.gguf -p a --raw --kv q8_0
+
 sample='--raw -n 16 --temp 1.5 --ignore-eos --quiet'
 # shellcheck disable=SC2086 # words
 {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the format fuzzers: tiny GGUF and safetensors files, valid and hostile.
+"""Writes the seeds of the format fuzzers: tiny GGUF, safetensors and importance files, valid and
+hostile.
 
 Needs nothing but Python; what it writes is committed.
 """
@@ -114,7 +115,36 @@ def safetensors_seeds():
     }
 
 
-for folder, seeds in (("gguf", gguf_seeds()), ("safetensors", safetensors_seeds())):
+def plain_entry(name, values, calls=2, n=None, length=None):
+    data = name.encode()
+    return (struct.pack("<i", len(data) if length is None else length) + data +
+            struct.pack("<ii", calls, len(values) if n is None else n) +
+            struct.pack(f"<{len(values)}f", *values))
+
+
+def imatrix_seeds():
+    a, b = plain_entry("a", [1, 2, 3]), plain_entry("b.weight", [0.5] * 4, calls=0)
+    one = struct.pack("<i", 1)
+    sums = struct.pack("<4f", 1, 2, 3, 4) + bytes(16) + struct.pack("<2f", 5, 0)
+    meta = [pair("general.type", STRING, "imatrix"), array("imatrix.datasets", STRING, ["text"]),
+            pair("imatrix.chunk_count", U32, 7), pair("imatrix.chunk_size", U32, 512)]
+    pairs = [tensor("a.in_sum2", 0, [2, 2], 0), tensor("a.counts", 0, [1, 2], 32)]
+    return {
+        "plain": struct.pack("<i", 2) + a + b + struct.pack("<ii", 7, 4) + b"text",
+        "plain_oldest": struct.pack("<i", 2) + a + b,
+        "plain_count": struct.pack("<i", 2**31 - 1) + a,
+        "plain_values": one + plain_entry("a", [1] * 4, n=2**30),
+        "plain_name": one + plain_entry("a", [1] * 4, length=-1),
+        "plain_twins": struct.pack("<i", 2) + a + a,
+        "plain_nan": one + plain_entry("a", [float("nan")]),
+        "gguf": gguf(meta, pairs, sums),
+        "gguf_alone": gguf(meta, pairs[:1], sums[:16]),
+        "gguf_mismatch": gguf(meta, [pairs[0], tensor("a.counts", 0, [1, 1], 32)], sums[:36]),
+    }
+
+
+for folder, seeds in (("gguf", gguf_seeds()), ("safetensors", safetensors_seeds()),
+                      ("imatrix", imatrix_seeds())):
     (HERE / folder).mkdir(parents=True, exist_ok=True)
     for name, content in seeds.items():
         (HERE / folder / name).write_bytes(content)

@@ -27,7 +27,6 @@ typedef struct work {
 static void do_vector(const work *a)
 {
     const kern_table *k = a->k;
-    float max = -INFINITY, sum = 0;
     switch (a->slot) {
     case 0:
         k->quantize_q8(a->x, (kern_q8 *)(void *)a->out, N);
@@ -54,7 +53,7 @@ static void do_vector(const work *a)
         k->f16_to_f32((const uint16_t *)(void *)a->x, a->out, N);
         break;
     default:
-        k->attend(a->x, a->x, a->y, N / 128, 128, 128, &max, &sum, a->out, a->scratch);
+        break;
     }
 }
 
@@ -96,6 +95,63 @@ static void bench_matmul(work *a, const kern_matmul *slot, tensor_type type, con
            name, cache * 1e-9, dram * 1e-9, BATCH, batch * 1e-9);
 }
 
+/* ---- attention ------------------------------------------------------------------------------ */
+
+enum { DIM = 128, GROUP = 2 };
+
+/* Goes over `tiles` tiles, `times` in all, with n_q queries. Returns seconds per tile. */
+static double attend_time(const work *a, kern_attend_fn fn, size_t tile_bytes, int64_t tiles,
+                          int64_t times, int64_t n_q)
+{
+    float max[64], sum[64];
+    kern_attend state = {.dim = DIM,
+                         .stride = kern_attend_stride(DIM),
+                         .n_q = n_q,
+                         .group = GROUP,
+                         .q = a->x,
+                         .max = max,
+                         .sum = sum,
+                         .acc = a->out,
+                         .scratch = a->y};
+    for (int64_t j = 0; j < n_q; j++) {
+        max[j] = sum[j] = 0;
+    }
+    double start = now();
+    for (int64_t i = 0; i < times; i++) {
+        const char *keys = a->w + (size_t)(i % tiles) * 2 * tile_bytes;
+        fn(&state, keys, keys + tile_bytes, keys + 2 * tile_bytes, KERN_TILE);
+    }
+    return (now() - start) / (double)times;
+}
+
+static void bench_attend(const work *a, tensor_type type, const char *name)
+{
+    kern_attend_fn fn = kern_attend_of(a->k, type);
+    size_t tile_bytes = KERN_TILE * tensor_row_bytes(type, DIM);
+    int64_t tiles = (int64_t)(DRAM_BYTES / (2 * tile_bytes)) - 1;
+    double decode = INFINITY, cached = INFINITY, prompt = INFINITY;
+    for (int run = 0; run < 5; run++) {
+        decode = fmin(decode, attend_time(a, fn, tile_bytes, tiles, tiles, GROUP));
+        cached = fmin(cached, attend_time(a, fn, tile_bytes, 4, 1000, GROUP));
+        prompt = fmin(prompt, attend_time(a, fn, tile_bytes, 8, 64, 64));
+    }
+    printf("%-28s %d queries: %6.1f GB/s cached, %6.1f GB/s from memory; 64: %6.1f GFLOPS\n", name,
+           GROUP, (double)(2 * tile_bytes) / cached * 1e-9,
+           (double)(2 * tile_bytes) / decode * 1e-9, 4.0 * 64 * KERN_TILE * DIM / prompt * 1e-9);
+}
+
+static void bench_attends(const work *a, const char *filter)
+{
+    static const tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_Q8_0};
+    for (int i = 0; i < 3; i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "%s attend %s", a->k->level, tensor_type_name(types[i]));
+        if (strstr(name, filter)) {
+            bench_attend(a, types[i], name);
+        }
+    }
+}
+
 static void bench_level(work *a, const char *filter)
 {
     char name[64];
@@ -113,13 +169,14 @@ static void bench_level(work *a, const char *filter)
     }
     for (size_t i = 0; i < n_vector_checks; i++) {
         snprintf(name, sizeof(name), "%s %s", a->k->level, vector_checks[i].name);
-        if (strstr(name, filter)) {
+        if (strstr(name, filter) && !strstr(name, " attend")) {
             a->slot = (int)i;
             double seconds = time_of(a);
             printf("%-28s %d numbers: %8.0f ns, %6.1f GB/s of F32\n", name, N, seconds * 1e9,
                    N * sizeof(float) / seconds * 1e-9);
         }
     }
+    bench_attends(a, filter);
 }
 
 void bench(const char *filter)

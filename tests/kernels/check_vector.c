@@ -350,131 +350,14 @@ static void check_f32_to_f16(const kern_table *k)
     }
 }
 
-/* ---- attend --------------------------------------------------------------------------------- */
-
-enum { MAX_KEYS = 600 };
-
-typedef struct attention {
-    int64_t n, dim, stride;
-    float *q, *k, *v, *acc, *scores;
-    float max, sum;
-} attention;
-
-static attention make_attention(int64_t n, int64_t dim, float scale)
-{
-    attention a = {.n = n, .dim = dim, .stride = dim + any_below(3) * 4, .max = -INFINITY};
-    size_t rows = (size_t)((n - 1) * a.stride + dim);
-    a.q = memory(0, (size_t)dim * sizeof(float));
-    a.k = memory(1, rows * sizeof(float));
-    a.v = memory(2, rows * sizeof(float));
-    a.acc = output(3, (size_t)dim);
-    fill_normal(a.q, dim, scale);
-    fill_normal(a.k, (int64_t)rows, 1);
-    fill_normal(a.v, (int64_t)rows, 1);
-    memset(a.acc, 0, (size_t)dim * sizeof(float));
-    return a;
-}
-
-/* In tiles of `tile` keys. */
-static void run_attention(const kern_table *k, attention *a, int64_t tile)
-{
-    for (int64_t i = 0; i < a->n; i += tile) {
-        int64_t n = a->n - i < tile ? a->n - i : tile;
-        a->scores = output(4, (size_t)n);
-        k->attend(a->q, a->k + i * a->stride, a->v + i * a->stride, n, a->dim, a->stride, &a->max,
-                  &a->sum, a->acc, a->scores);
-        check_before(3, a->acc);
-        check_before(4, a->scores);
-    }
-}
-
-static void expect_attention(const attention *a)
-{
-    static double p[MAX_KEYS];
-    double max = -INFINITY, sum = 0, error = 0;
-    for (int64_t i = 0; i < a->n; i++) {
-        double magnitude = 0;
-        p[i] = 0;
-        for (int64_t d = 0; d < a->dim; d++) {
-            double product = (double)a->q[d] * (double)a->k[i * a->stride + d];
-            p[i] += product;
-            magnitude += fabs(product);
-        }
-        max = fmax(max, p[i]);
-        error = fmax(error, isfinite(magnitude) ? ((double)a->dim / 8 + 8) * EPS * magnitude : 0);
-    }
-    double reach = 0;
-    for (int64_t i = 0; i < a->n; i++) {
-        reach = fmax(reach, isfinite(p[i]) ? fmin(max - p[i], 90) : 0);
-        p[i] = exp(p[i] - max);
-        sum += p[i];
-    }
-    double relative = 2 * error + 2 * EPS * (reach + (double)a->n + 16);
-    for (int64_t d = 0; d < a->dim; d++) {
-        double want = 0, magnitude = 0;
-        for (int64_t i = 0; i < a->n; i++) {
-            want += p[i] / sum * (double)a->v[i * a->stride + d];
-            magnitude += p[i] / sum * fabs((double)a->v[i * a->stride + d]);
-        }
-        double got = (double)a->acc[d] / (double)a->sum;
-        if (!near(got, want, relative * magnitude + 1e-37)) {
-            fail("n %ld dim %ld: out[%ld] is %.9g, not %.9g", (long)a->n, (long)a->dim, (long)d,
-                 got, want);
-            return;
-        }
-    }
-}
-
-static void check_attend_special(const kern_table *k, int64_t dim)
-{
-    /* A first tile whose scores are all -Inf counts for nothing. */
-    attention a = make_attention(11, dim, 1);
-    for (int64_t d = 0; d < dim; d++) {
-        a.q[d] = 1;
-    }
-    for (int64_t i = 0; i < 5; i++) {
-        a.k[i * a.stride] = -INFINITY;
-    }
-    run_attention(k, &a, 5);
-    expect_attention(&a);
-
-    for (int n = 0; n < 3; n++) {
-        a = make_attention(9, dim, 1);
-        if (n == 0) {
-            a.k[any_below(9) * a.stride + dim - 1] = NAN;
-        } else {
-            a.v[any_below(9) * a.stride + dim - 1] = n == 1 ? NAN : INFINITY;
-        }
-        run_attention(k, &a, 4);
-        if (isfinite(a.acc[dim - 1] / a.sum)) {
-            fail("dim %ld: a NaN or Inf in %s was lost", (long)dim, n == 0 ? "k" : "v");
-        }
-    }
-}
-
-static void check_attend(const kern_table *k)
-{
-    static const int64_t keys[] = {1, 2, 3, 4, 5, 7, 8, 9, 31, 100, 256, MAX_KEYS};
-    static const int64_t dims[] = {1, 4, 6, 8, 12, 20, 64, 80, 96, 128, 130};
-    static const int64_t tiles[] = {1, 5, 8, 64, 256};
-    for (size_t d = 0; d < sizeof(dims) / sizeof(dims[0]); d++) {
-        for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++) {
-            float scale = n % 3 == 0 ? 5 : 1 / sqrtf((float)dims[d]);
-            attention a = make_attention(keys[n], dims[d], scale);
-            run_attention(k, &a, tiles[any_below(5)]);
-            expect_attention(&a);
-        }
-        check_attend_special(k, dims[d]);
-    }
-}
-
 #define CHECK(slot)                                                                                \
     {                                                                                              \
 #slot, offsetof(kern_table, slot), check_##slot                                            \
     }
 
 const vector_check vector_checks[] = {
-    CHECK(quantize_q8), CHECK(rmsnorm),    CHECK(rope),       CHECK(softmax), CHECK(swiglu),
-    CHECK(axpy),        CHECK(f32_to_f16), CHECK(f16_to_f32), CHECK(attend),
+    CHECK(quantize_q8), CHECK(rmsnorm),    CHECK(rope),        CHECK(softmax),
+    CHECK(swiglu),      CHECK(axpy),       CHECK(f32_to_f16),  CHECK(f16_to_f32),
+    CHECK(attend_f32),  CHECK(attend_f16), CHECK(attend_q8_0),
 };
 const size_t n_vector_checks = sizeof(vector_checks) / sizeof(vector_checks[0]);

@@ -59,6 +59,11 @@ typedef struct vector_check {
 extern const vector_check vector_checks[];
 extern const size_t n_vector_checks;
 
+/* check_attend.c */
+void check_attend_f32(const kern_table *k);
+void check_attend_f16(const kern_table *k);
+void check_attend_q8_0(const kern_table *k);
+
 /* bench.c: times the slots whose name contains `filter`. */
 void bench(const char *filter);
 

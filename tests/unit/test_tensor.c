@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tensor/panel.h"
 #include "tensor/tensor.h"
 
 enum { MAX_NUMBERS = 256, MAX_BYTES = 512, MAX_LINE = 16384 };
@@ -179,27 +180,38 @@ static bool any_nan(const float *x, int n)
     return nan;
 }
 
+/* Both of a type's encoders; the second with the importance of columns, where it has one. */
+static bool encode(const tensor_traits *traits, int way, const float *in, void *out, int n)
+{
+    static const float importance[512] = {[0 ... 511] = 0.5f};
+    if (way == 0 && traits->encode)
+        traits->encode(in, out, n);
+    else if (way == 1 && traits->encode_weighted)
+        traits->encode_weighted(in, importance, out, n);
+    else
+        return false;
+    return true;
+}
+
 /* A number that can't be encoded shows as NaN in its block and leaves the next block alone. */
 static void encode_not_finite(void **state)
 {
     (void)state;
     const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
-    for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
-        const tensor_traits *traits = tensor_traits_of(type);
-        if (!traits || !traits->encode || traits->block == 1) {
-            continue;
-        }
-        for (int i = 0; i < 4 * 32; i++) {
-            float in[64], out[64];
+    for (uint32_t k = 0; k < 2 * TENSOR_TYPE_END; k++) {
+        const tensor_traits *traits = tensor_traits_of(k / 2);
+        int n = traits ? traits->block : 1;
+        for (int i = 0; n > 1 && i < 4 * n; i++) {
+            float in[2 * 256], out[2 * 256];
             uint8_t bytes[MAX_BYTES];
-            for (int j = 0; j < 64; j++) {
-                in[j] = (float)j - 20;
-            }
+            for (int j = 0; j < 2 * n; j++)
+                in[j] = (float)(j % 64) - 20;
             in[i / 4] = bad[i % 4];
-            traits->encode(in, bytes, 64);
-            traits->decode(bytes, out, 64);
-            assert_true(any_nan(out, 32));
-            assert_false(any_nan(out + 32, 32));
+            if (!encode(traits, k % 2, in, bytes, 2 * n))
+                break;
+            traits->decode(bytes, out, 2 * n);
+            assert_true(any_nan(out, n));
+            assert_false(any_nan(out + n, n));
         }
     }
 }
@@ -209,23 +221,19 @@ static void encode_not_finite(void **state)
 static void encode_extremes(void **state)
 {
     (void)state;
-    const float scales[] = {1e-45f, 1e-44f, 1e-42f, 1e-40f, 1e-38f, 3.4e38f};
-    for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
-        const tensor_traits *traits = tensor_traits_of(type);
-        if (!traits || !traits->encode) {
-            continue;
-        }
-        for (int s = 0; s < 6; s++) {
-            float in[32], out[32];
-            uint8_t bytes[MAX_BYTES];
-            for (int j = 0; j < 32; j++) {
-                in[j] = (j % 3 == 0 ? -1 : (float)j / 31) * scales[s];
-            }
-            traits->encode(in, bytes, 32);
-            traits->decode(bytes, out, 32);
-            for (int j = 0; j < 32 && s < 5; j++) {
+    const float scales[] = {1e-45f, 1e-44f, 1e-42f, 1e-40f, 1e-38f, 1e9f, 3.4e38f};
+    for (uint32_t k = 0; k < 2 * TENSOR_TYPE_END; k++) {
+        const tensor_traits *traits = tensor_traits_of(k / 2);
+        for (int s = 0; traits && s < 7; s++) {
+            float in[256], out[256];
+            uint8_t bytes[4 * 256];
+            for (int j = 0; j < 256; j++)
+                in[j] = (j % 3 == 0 ? -1 : (float)(j % 32) / 31) * scales[s];
+            if (!encode(traits, k % 2, in, bytes, 256))
+                break;
+            traits->decode(bytes, out, 256);
+            for (int j = 0; j < 256 && s < 5; j++)
                 assert_true(fabsf(out[j]) <= 1.01e-38f);
-            }
         }
     }
 }
@@ -274,6 +282,42 @@ static void sizes(void **state)
     assert_false(tensor_bytes(TENSOR_F32, 1, UINT64_C(1) << 61, &bytes));
 }
 
+/* A panel holds each byte of its rows once, gives every row back, and has what kernels rely on: the
+ * lone scales side by side, units of four bytes a lane a row. */
+static void panels(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 3, MOST = 8 * BLOCKS * 256 };
+    uint8_t rows[MOST], panel[MOST + 8], row[MOST];
+    int types = 0;
+    for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
+        const tensor_traits *traits = tensor_traits_of(type);
+        if (!traits || !tensor_has_panels((tensor_type)type))
+            continue;
+        types++;
+        int64_t cols = BLOCKS * traits->block;
+        size_t bytes = tensor_row_bytes((tensor_type)type, cols);
+        for (size_t i = 0; i < 8 * bytes; i++)
+            rows[i] = (uint8_t)((i * 2654435761u) >> 13);
+        memset(panel, 0xAA, sizeof panel);
+        tensor_panel_pack((tensor_type)type, rows, panel, cols);
+        for (int r = 0; r < TENSOR_PANEL_ROWS; r++) {
+            tensor_panel_row((tensor_type)type, panel, r, row, cols);
+            assert_memory_equal(row, rows + (size_t)r * bytes, bytes);
+        }
+        for (int i = 0; i < 8; i++)
+            assert_int_equal(panel[8 * bytes + (size_t)i], 0xAA);
+    }
+    assert_int_equal(types, 10);
+
+    /* Row 5 of Q8_0's second block: its scale, and its third unit. */
+    for (size_t i = 0; i < 8 * 68; i++)
+        rows[i] = (uint8_t)(i % 251);
+    tensor_panel_pack(TENSOR_Q8_0, rows, panel, 64);
+    assert_memory_equal(panel + 272 + 2 * 5, rows + 5 * 68 + 34, 2);
+    assert_memory_equal(panel + 272 + 16 + 2 * 32 + 4 * 5, rows + 5 * 68 + 34 + 2 + 2 * 4, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +329,7 @@ int main(void)
         cmocka_unit_test(encode_extremes),
         cmocka_unit_test(names),
         cmocka_unit_test(sizes),
+        cmocka_unit_test(panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,8 +5,10 @@
 #include <stdbool.h>
 
 #include "kernels/kernels.h"
+#include "kernels/roof.h"
 
 extern const kern_table kern_avx2;
+extern const kern_roof kern_avx2_roof;
 
 bool kern_avx2_present(void);
 
@@ -18,8 +20,12 @@ void kern_avx2_swiglu(float *gate, const float *up, int64_t n);
 void kern_avx2_axpy(float a, const float *x, float *out, int64_t n);
 void kern_avx2_f32_to_f16(const float *x, uint16_t *out, int64_t n);
 void kern_avx2_f16_to_f32(const uint16_t *x, float *out, int64_t n);
-void kern_avx2_attend(const float *q, const float *k, const float *v, int64_t n, int64_t dim,
-                      int64_t stride, float *max, float *sum, float *acc, float *scores);
+void kern_avx2_attend_f32(const kern_attend *a, const void *keys, const void *values,
+                          const void *next, int64_t first);
+void kern_avx2_attend_f16(const kern_attend *a, const void *keys, const void *values,
+                          const void *next, int64_t first);
+void kern_avx2_attend_q8_0(const kern_attend *a, const void *keys, const void *values,
+                           const void *next, int64_t first);
 
 #define KERN_AVX2_MATMUL(type)                                                                     \
     void kern_avx2_matmul_##type(const void *w, int64_t rows, int64_t cols, const void *x,         \

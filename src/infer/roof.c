@@ -1,0 +1,271 @@
+/* What this machine can do at best, measured with an engine's threads and, where they are large
+ * enough, on its weights as they lie in memory. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "infer/internal.h"
+#include "kernels/roof.h"
+#include "model/operations.h"
+
+/* Memory is read over `MOST` bytes; where the weights have less than `LEAST`, in a buffer of that
+ * size, or of what the machine has room for, down to `FEWEST`: much more than caches hold. */
+#define MOST   ((uint64_t)1 << 30)
+#define LEAST  ((uint64_t)512 << 20)
+#define FEWEST ((uint64_t)64 << 20)
+
+enum {
+    ROUNDS = 3,               /* of each measurement; the median counts */
+    DOT = KERN_READ_PATTERNS, /* the pattern after the plain ones: decoding's own products */
+    PATTERNS,
+    PART_BYTES = 2 << 20,
+    BUFFER_COLS = 1024,
+    PEAK_PARTS = 64, /* for each thread */
+    PEAK_CALLS = 16, /* in a part */
+    PEAK_ROUNDS = 2048,
+};
+
+static const char *const pattern_names[PATTERNS] = {
+    [KERN_READ_STREAM] = "one stream",
+    [KERN_READ_STREAM_AHEAD] = "one stream, prefetched",
+    [KERN_READ_STREAMS] = "four streams",
+    [KERN_READ_STREAMS_AHEAD] = "four streams, prefetched",
+    [DOT] = "dot products",
+};
+
+typedef struct meter {
+    const marco_engine *engine;
+    const kern_roof *roof;
+    const model_matrix **matrices; /* [n] */
+    int64_t *parts;                /* [n + 1] first part of each matrix */
+    int64_t n;
+    uint64_t bytes; /* in all */
+    model_matrix buffer;
+    int pattern;
+    int64_t cols;   /* of the widest matrix */
+    kern_q8 *q8;    /* [cols / 32] what weights are multiplied by, in both forms */
+    float *x;       /* [cols] */
+    float *scratch; /* [threads, cols + part_rows]: a decoded row, and results */
+    int64_t part_rows;
+} meter;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t n)
+{
+    qsort(values, n, sizeof *values, compare);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static int64_t rows_of_part(const model_matrix *m)
+{
+    return PART_BYTES / (int64_t)m->row_bytes + 1;
+}
+
+static void add_matrix(meter *t, const model_matrix *m)
+{
+    if (!m->data || t->bytes >= MOST)
+        return;
+    int64_t rows = m->mats * m->rows, part = rows_of_part(m);
+    t->matrices[t->n] = m;
+    t->parts[t->n + 1] = t->parts[t->n] + (rows + part - 1) / part;
+    t->bytes += (uint64_t)rows * m->row_bytes;
+    t->cols = m->cols > t->cols ? m->cols : t->cols;
+    t->part_rows = part > t->part_rows ? part : t->part_rows;
+    t->n++;
+}
+
+static void use_weights(meter *t)
+{
+    const model_weights *w = t->engine->weights;
+    for (int32_t i = 0; i < w->config.n_layers; i++) {
+        const model_layer *layer = &w->layers[i];
+        add_matrix(t, &layer->expert_gate);
+        add_matrix(t, &layer->expert_up);
+        add_matrix(t, &layer->expert_down);
+        add_matrix(t, &layer->gate);
+        add_matrix(t, &layer->up);
+        add_matrix(t, &layer->down);
+    }
+    add_matrix(t, &w->output);
+}
+
+static marco_status use_buffer(meter *t, marco_error *error)
+{
+    uint64_t bytes = LEAST;
+    uint64_t room = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+    while (bytes > FEWEST && bytes > room)
+        bytes /= 2;
+    model_matrix *m = &t->buffer;
+    *m = (model_matrix){.type = TENSOR_Q8_0, .mats = 1, .cols = BUFFER_COLS};
+    m->row_bytes = tensor_row_bytes(m->type, m->cols);
+    while (!(m->data = base_alloc_aligned((size_t)bytes)) && bytes > FEWEST)
+        bytes /= 2;
+    if (!m->data)
+        return base_fail_memory(error, (size_t)bytes, "measuring the memory's speed");
+    memset(m->data, 0x11, (size_t)bytes);
+    m->rows = (int64_t)(bytes / m->row_bytes);
+    t->n = 0;
+    t->bytes = 0;
+    add_matrix(t, m);
+    return MARCO_OK;
+}
+
+/* Everything that measuring needs. */
+static marco_status prepare(meter *t, marco_error *error)
+{
+    int64_t most = (int64_t)t->engine->weights->config.n_layers * 6 + 2;
+    t->matrices = base_alloc_array((size_t)most, sizeof *t->matrices);
+    t->parts = base_calloc((size_t)most + 1, sizeof *t->parts);
+    if (!t->matrices || !t->parts)
+        return base_fail_memory(error, (size_t)most * 16, "measuring");
+    use_weights(t);
+    marco_status status = t->bytes < LEAST ? use_buffer(t, error) : MARCO_OK;
+    if (status)
+        return status;
+    size_t cols = ((size_t)t->cols + 31) / 32 * 32; /* of the buffer's, or a dense model's */
+    size_t threads = (size_t)base_pool_threads(t->engine->pool);
+    t->cols = (int64_t)cols;
+    t->x = base_alloc_aligned(cols * sizeof *t->x);
+    t->q8 = base_alloc_aligned(cols / 32 * sizeof *t->q8);
+    t->part_rows = (t->part_rows + 15) / 16 * 16; /* keeps every thread's scratch aligned */
+    t->scratch = base_alloc_aligned(threads * (cols + (size_t)t->part_rows) * sizeof *t->scratch);
+    if (!t->x || !t->q8 || !t->scratch)
+        return base_fail_memory(error, cols * sizeof *t->x, "measuring");
+    for (size_t i = 0; i < cols; i++)
+        t->x[i] = (float)((int)(i % 31) - 15);
+    t->engine->kernels->quantize_q8(t->x, t->q8, (int64_t)cols);
+    return MARCO_OK;
+}
+
+static void read_part(void *user, int64_t part, int thread)
+{
+    meter *t = user;
+    int64_t i = 0;
+    while (t->parts[i + 1] <= part)
+        i++;
+    const model_matrix *m = t->matrices[i];
+    int64_t row = (part - t->parts[i]) * rows_of_part(m);
+    int64_t rows = m->mats * m->rows - row;
+    rows = rows < rows_of_part(m) ? rows : rows_of_part(m);
+    const uint8_t *data = model_matrix_row(m, 0, row);
+    if (t->pattern != DOT) {
+        size_t bytes = (size_t)rows * m->row_bytes;
+        t->roof->read[t->pattern](data, bytes / KERN_READ_UNIT * KERN_READ_UNIT);
+        return;
+    }
+    const kern_table *kernels = t->engine->kernels;
+    const kern_matmul *kernel =
+        t->engine->f32 ? &kernels->matmul_f32[m->type] : &kernels->matmul[m->type];
+    float *scratch = t->scratch + (int64_t)thread * (t->cols + t->part_rows);
+    const void *x = kernel->input == KERN_INPUT_Q8 ? (const void *)t->q8 : (const void *)t->x;
+    kernel->fn(data, rows, m->cols, x, 1, scratch + t->cols, rows, scratch);
+}
+
+/* The best pattern's median. The patterns take turns, so that a disturbance meets all of them. */
+static void measure_memory(meter *t, marco_roof *out)
+{
+    double rate[PATTERNS][ROUNDS];
+    for (int round = 0; round < ROUNDS; round++)
+        for (t->pattern = 0; t->pattern < PATTERNS; t->pattern++) {
+            double start = now();
+            base_pool_run(t->engine->pool, read_part, t, t->parts[t->n]);
+            rate[t->pattern][round] = (double)t->bytes / (now() - start) * 1e-9;
+        }
+    for (int pattern = 0; pattern < PATTERNS; pattern++) {
+        double middle = median(rate[pattern], ROUNDS);
+        if (middle > out->memory_gb_s) {
+            out->memory_gb_s = middle;
+            out->memory_pattern = pattern_names[pattern];
+        }
+    }
+    out->memory_bytes = t->bytes;
+}
+
+/* ---- arithmetic ---------------------------------------------------------------------------- */
+
+static void int8_part(void *user, int64_t part, int thread)
+{
+    (void)part;
+    (void)thread;
+    int16_t a[KERN_ROOF_LANES], b[KERN_ROOF_LANES];
+    for (int i = 0; i < KERN_ROOF_LANES; i++) {
+        a[i] = (int16_t)(i - 8);
+        b[i] = (int16_t)(7 * i - 50);
+    }
+    for (int call = 0; call < PEAK_CALLS; call++)
+        ((meter *)user)->roof->int8(a, b, PEAK_ROUNDS);
+}
+
+static void f32_part(void *user, int64_t part, int thread)
+{
+    (void)part;
+    (void)thread;
+    float a[KERN_ROOF_LANES], b[KERN_ROOF_LANES];
+    for (int i = 0; i < KERN_ROOF_LANES; i++) {
+        a[i] = (float)(i - 8);
+        b[i] = (float)(7 * i - 50);
+    }
+    for (int call = 0; call < PEAK_CALLS; call++)
+        ((meter *)user)->roof->f32(a, b, PEAK_ROUNDS);
+}
+
+/* 10^9 operations a second. */
+static double measure_peak(meter *t, base_task_fn part)
+{
+    double rate[ROUNDS];
+    int64_t parts = (int64_t)PEAK_PARTS * base_pool_threads(t->engine->pool);
+    double products = (double)parts * PEAK_CALLS * PEAK_ROUNDS * KERN_ROOF_PRODUCTS;
+    for (int round = 0; round < ROUNDS; round++) {
+        double start = now();
+        base_pool_run(t->engine->pool, part, t, parts);
+        rate[round] = 2 * products * KERN_ROOF_LANES / (now() - start) * 1e-9;
+    }
+    return median(rate, ROUNDS);
+}
+
+/* ---- public -------------------------------------------------------------------------------- */
+
+marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_error *error)
+{
+    if (!engine || !out)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_engine_roof: no engine, or no out");
+    *out = (marco_roof){.memory_pattern = ""};
+    meter t = {.engine = engine, .roof = kern_roof_of(engine->kernels)};
+    marco_status status = prepare(&t, error);
+    if (!status) {
+        pthread_mutex_lock(&engine->turn);
+        measure_memory(&t, out);
+        out->int8_gops = measure_peak(&t, int8_part);
+        out->f32_gflops = measure_peak(&t, f32_part);
+        pthread_mutex_unlock(&engine->turn);
+    }
+    base_free(t.matrices);
+    base_free(t.parts);
+    base_free(t.buffer.data);
+    base_free(t.x);
+    base_free(t.q8);
+    base_free(t.scratch);
+    return status;
+}
+
+marco_operations marco_engine_operations(const marco_engine *engine, int64_t position, int64_t n)
+{
+    return model_operations(engine->weights, engine->f32, position, n);
+}
