@@ -12,7 +12,7 @@ enum { DEFAULT_CHUNK = 512, MAX_CHUNK = 1 << 16, LOGITS_AT_ONCE = 16 };
 #define PASS_BYTES ((uint64_t)32 << 20)
 
 /* What every session is granted: passes of this many tokens, a context of so many. */
-enum { LEAST_CHUNK = 16, LEAST_CONTEXT = 256 };
+enum { LEAST_CHUNK = 16, LEAST_CONTEXT = 512 };
 
 static uint64_t kv_bytes_for(const model_kv *kv, int64_t n)
 {

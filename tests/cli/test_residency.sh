@@ -56,7 +56,7 @@ done
 
 # broken_by COMMAND...: scores more tokens than a pipe holds rows of, experts in the file, COMMAND
 # after the first rows; leaves the exit status in $status.
-many=$(python3 -c 'print(",".join(str(7919 * i % 150000) for i in range(1500)))')
+many=$(python3 -c 'print(",".join(str(7919 * i % 150000) for i in range(1200)))')
 broken_by() {
     mkfifo rows
     BAD_DISK_ERROR=$scratch/broken LD_PRELOAD="$bad_disk" "$marco" score -m model.gguf --json \
