@@ -34,8 +34,8 @@ uint64_t infer_session_least(const model_config *config, int threads, tensor_typ
            logits_bytes(config);
 }
 
-/* Shares what there is beside the weights: a chunk and a context no larger than asked for, from an
- * eighth of it each, which leaves most to the cache of experts. */
+/* Shares what there is beside the weights, leaving most to the cache of experts: for a chunk up to
+ * an eighth, for a context to begin with a thirty-second, and neither more than asked for. */
 static marco_status take_room(marco_session *s, marco_error *error)
 {
     marco_engine *engine = s->engine;
@@ -52,7 +52,7 @@ static marco_status take_room(marco_session *s, marco_error *error)
     chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
     if (s->chunk > chunk)
         s->chunk = (int32_t)chunk;
-    int64_t context = (int64_t)(part / s->kv.page_bytes) * MODEL_KV_PAGE;
+    int64_t context = (int64_t)(part / 4 / s->kv.page_bytes) * MODEL_KV_PAGE;
     context = context > LEAST_CONTEXT ? context : LEAST_CONTEXT;
     s->kv_taken = kv_bytes_for(&s->kv, s->n_ctx < context ? s->n_ctx : context);
     uint64_t bytes = model_context_bytes(c, threads, s->chunk) + logits_bytes(c) + s->kv_taken;
