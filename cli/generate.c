@@ -127,6 +127,22 @@ static void print_params(FILE *out, int64_t n)
             n >= 1000000000 ? (double)n * 1e-9 : (double)n * 1e-6);
 }
 
+/* How the cache of experts did; nothing where there is none. */
+static void print_experts(FILE *out, const loaded *l)
+{
+    marco_residency_stats r;
+    char read[32];
+    marco_engine_residency(l->engine, &r);
+    if (r.hits + r.misses == 0)
+        return;
+    fprintf(out,
+            "experts     %.1f%% of %llu found in the cache of %lld; %s read in %.2f s, %.2f s of "
+            "waiting\n",
+            100.0 * (double)r.hits / (double)(r.hits + r.misses),
+            (unsigned long long)(r.hits + r.misses), (long long)r.slots,
+            format_bytes(r.bytes_read, read), r.read_seconds, r.wait_seconds);
+}
+
 void stats_print(FILE *out, const loaded *l, const marco_generation_stats *stats, uint64_t seed)
 {
     const marco_model_info *info = marco_engine_info(l->engine);
@@ -140,6 +156,7 @@ void stats_print(FILE *out, const loaded *l, const marco_generation_stats *stats
     fprintf(out, "memory      %s at most (weights %s, KV cache %s)\n",
             format_bytes(memory_peak(), peak), format_bytes(info->weight_bytes, weights),
             format_bytes(marco_session_kv_bytes(l->session), cache));
+    print_experts(out, l);
     fputs("parameters  ", out);
     print_params(out, info->active_params);
     fputs(" active of ", out);
@@ -153,21 +170,32 @@ void stats_print(FILE *out, const loaded *l, const marco_generation_stats *stats
 json_t *stats_json(const loaded *l, const marco_generation_stats *stats, uint64_t seed)
 {
     const marco_model_info *info = marco_engine_info(l->engine);
+    marco_residency_stats r;
+    marco_engine_residency(l->engine, &r);
     return json_pack(
-        "{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s}", //
-        "prompt_tokens", (json_int_t)stats->n_prompt,                                  //
-        "reply_tokens", (json_int_t)stats->n_reply,                                    //
-        "prefill_seconds", stats->prefill_seconds,                                     //
-        "prefill_tokens_per_second", rate(stats->n_prompt, stats->prefill_seconds),    //
-        "decode_seconds", stats->decode_seconds,                                       //
-        "decode_tokens_per_second", rate(stats->n_decoded, stats->decode_seconds),     //
-        "decoded", (json_int_t)stats->n_decoded,                                       //
-        "peak_memory_bytes", (json_int_t)memory_peak(),                                //
-        "weight_bytes", (json_int_t)info->weight_bytes,                                //
-        "kv_bytes", (json_int_t)marco_session_kv_bytes(l->session),                    //
-        "total_params", (json_int_t)info->total_params,                                //
-        "active_params", (json_int_t)info->active_params,                              //
-        "seed", (json_int_t)seed,                                                      //
-        "threads", (int)info->threads,                                                 //
-        "cpu", marco_cpu_level());
+        "{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:s, s:I, "
+        "s:I, s:I, s:I, s:I, s:f, s:f}",                                            //
+        "prompt_tokens", (json_int_t)stats->n_prompt,                               //
+        "reply_tokens", (json_int_t)stats->n_reply,                                 //
+        "prefill_seconds", stats->prefill_seconds,                                  //
+        "prefill_tokens_per_second", rate(stats->n_prompt, stats->prefill_seconds), //
+        "decode_seconds", stats->decode_seconds,                                    //
+        "decode_tokens_per_second", rate(stats->n_decoded, stats->decode_seconds),  //
+        "decoded", (json_int_t)stats->n_decoded,                                    //
+        "peak_memory_bytes", (json_int_t)memory_peak(),                             //
+        "weight_bytes", (json_int_t)info->weight_bytes,                             //
+        "kv_bytes", (json_int_t)marco_session_kv_bytes(l->session),                 //
+        "total_params", (json_int_t)info->total_params,                             //
+        "active_params", (json_int_t)info->active_params,                           //
+        "seed", (json_int_t)seed,                                                   //
+        "threads", (int)info->threads,                                              //
+        "cpu", marco_cpu_level(),                                                   //
+        "residency", info->residency,                                               //
+        "budget_bytes", (json_int_t)r.budget,                                       //
+        "expert_slots", (json_int_t)r.slots,                                        //
+        "expert_hits", (json_int_t)r.hits,                                          //
+        "expert_misses", (json_int_t)r.misses,                                      //
+        "expert_bytes_read", (json_int_t)r.bytes_read,                              //
+        "expert_read_seconds", r.read_seconds,                                      //
+        "expert_wait_seconds", r.wait_seconds);
 }

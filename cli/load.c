@@ -1,5 +1,7 @@
 #include "load.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -17,6 +19,26 @@ static int read_compute(const command *self, const char *name, marco_compute *co
     else
         return command_misused(self, "--compute '%s': must be f32 or auto", name);
     return EXIT_SUCCESS;
+}
+
+bool parse_size(const char *value, uint64_t *bytes)
+{
+    static const char suffixes[] = "KMGT";
+    char *end = NULL;
+    unsigned shift = 0;
+    if (!isdigit((unsigned char)value[0]))
+        return false;
+    errno = 0;
+    unsigned long long number = strtoull(value, &end, 10);
+    const char *suffix = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
+    if (suffix) {
+        shift = 10 * (unsigned)(suffix - suffixes + 1);
+        end++;
+    }
+    if (errno != 0 || *end != '\0' || number == 0 || number > UINT64_MAX >> shift)
+        return false;
+    *bytes = number << shift;
+    return true;
 }
 
 static int read_kv(const command *self, const char *name, marco_kv_type *type)
@@ -54,6 +76,13 @@ int load_engine(const command *self, const load_options *options, const char *ch
     int exit_status = read_compute(self, options->compute, &engine.compute);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
+    if (options->ram && !parse_size(options->ram, &engine.ram))
+        return command_misused(self,
+                               "--ram '%s': must be a size above 0 in bytes, or with K, M or G: 6G",
+                               options->ram);
+    if (options->ram && options->mmap)
+        return command_misused(self, "--ram excludes --mmap");
+    engine.mmap = options->mmap;
     text template_text;
     exit_status = read_template(self, chat_template, &template_text);
     if (exit_status != EXIT_SUCCESS)
@@ -76,6 +105,11 @@ int load_engine(const command *self, const load_options *options, const char *ch
         print_safely(stderr, info->provenance, strlen(info->provenance));
         fputc('\n', stderr);
     }
+    if (!options->quiet) {
+        fputs("note: weights: ", stderr);
+        print_safely(stderr, info->residency, strlen(info->residency));
+        fputc('\n', stderr);
+    }
     return EXIT_SUCCESS;
 }
 
@@ -91,6 +125,8 @@ int load_open(const command *self, const load_options *options, const char *chat
     marco_error error = {0};
     session.n_ctx = options->ctx;
     session.chunk = options->chunk;
+    session.trace = options->trace;
+    session.trace_user = options->trace_user;
     session.progress = progress_of(&out->progress);
     marco_status status = marco_session_create(out->engine, &session, &out->session, &error);
     return command_status(self, status, &error);

@@ -12,6 +12,10 @@ typedef struct load_options {
     const char *kv;
     int32_t ctx;
     int32_t chunk;
+    const char *ram;
+    bool mmap;
+    marco_trace_fn trace; /* told of every choice of experts; NULL: nobody */
+    void *trace_user;
     bool json;
     bool quiet;
 } load_options;
@@ -27,7 +31,14 @@ typedef struct load_options {
                    "Threads; all the cores this process may use unless given."),                   \
         CLI_OPTION("compute", 0, TEXT, "f32|auto", type, load.compute, 0,                          \
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
-                   "the fastest path for the weights' types.")
+                   "the fastest path for the weights' types."),                                    \
+        CLI_OPTION("ram", 0, TEXT, "SIZE", type, load.ram, 0,                                      \
+                   "The most memory to use in all: bytes, or a number with K, M or G (6G). "       \
+                   "Experts that do not fit are read from the file when a token needs them. "      \
+                   "Unless given: what is available, everything where it fits."),                  \
+        CLI_OPTION("mmap", 0, FLAG, NULL, type, load.mmap, 0,                                      \
+                   "Map the GGUF file instead of reading it, sharing its pages with other "        \
+                   "processes that do.")
 
 /* ... of the session: */
 #define SESSION_OPTIONS(type)                                                                      \
@@ -59,6 +70,9 @@ typedef struct loaded {
 int load_open(const command *self, const load_options *options, const char *chat_template,
               loaded *out);
 void load_close(loaded *l);
+
+/* "6G", "512M", "4096K" or plain bytes, powers of 1024; false for anything else and for 0. */
+bool parse_size(const char *value, uint64_t *bytes);
 
 /* Opens the engine alone. */
 int load_engine(const command *self, const load_options *options, const char *chat_template,

@@ -13,6 +13,7 @@ struct run_options {
     generate_options generate;
     const char *prompt;
     const char *file;
+    const char *trace;
     bool raw;
 };
 
@@ -23,6 +24,8 @@ static const cli_option options[] = {
     CLI_OPTION(
         "raw", 0, FLAG, NULL, struct run_options, raw, 0,
         "Continue the text as it stands, without the chat template; special tokens in it count."),
+    CLI_OPTION("trace", 0, TEXT, "FILE", struct run_options, trace, 0,
+               "Write which experts the tokens chose to FILE, for marco trace."),
     LOAD_OPTIONS(struct run_options),
     GENERATE_OPTIONS(struct run_options),
 };
@@ -50,6 +53,42 @@ static int on_text(void *user, const char *data, size_t size)
         return 0;
     r->cause = errno;
     return 1;
+}
+
+/* A line per token and layer: the pass, the layer, the position, the experts by rank. */
+static void write_trace(void *user, uint64_t pass, int32_t layer, int64_t position, int64_t n,
+                        const int32_t *experts, int32_t used)
+{
+    FILE *file = user;
+    for (int64_t i = 0; i < n; i++) {
+        fprintf(file, "%llu %d %lld", (unsigned long long)pass, layer, (long long)(position + i));
+        for (int32_t k = 0; k < used; k++)
+            fprintf(file, " %d", experts[i * used + k]);
+        fputc('\n', file);
+    }
+}
+
+static int trace_open(const command *self, struct run_options *o, FILE **file)
+{
+    *file = NULL;
+    if (!o->trace)
+        return EXIT_SUCCESS;
+    *file = fopen(o->trace, "we");
+    if (!*file)
+        return command_fail(self, "cannot write %s: %s", o->trace, strerror(errno));
+    fputs("# marco trace: pass layer position experts...\n", *file);
+    o->load.trace = write_trace;
+    o->load.trace_user = *file;
+    return EXIT_SUCCESS;
+}
+
+static int trace_close(const command *self, const struct run_options *o, FILE *file,
+                       int exit_status)
+{
+    bool failed = file && ferror(file) != 0;
+    if (file && (fclose(file) != 0 || failed) && exit_status == EXIT_SUCCESS)
+        return command_fail(self, "cannot write %s: %s", o->trace, strerror(errno));
+    return exit_status;
 }
 
 /* The prompt as ids: as the user's turn of a chat where the model has a template. */
@@ -144,9 +183,12 @@ static int run(const command *self, int argc, char **argv)
     loaded l = {0};
     int32_t *ids = NULL;
     size_t n = 0;
+    FILE *trace = NULL;
     if (!o.load.model)
         return command_misused(self, "no model: give -m MODEL");
     exit_status = text_prompt(self, o.prompt, o.file, &prompt);
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = trace_open(self, &o, &trace);
     if (exit_status == EXIT_SUCCESS)
         exit_status = load_open(self, &o.load, o.generate.chat_template, &l);
     if (exit_status == EXIT_SUCCESS)
@@ -156,7 +198,7 @@ static int run(const command *self, int argc, char **argv)
     marco_free(ids);
     load_close(&l);
     free(prompt.data);
-    return exit_status;
+    return trace_close(self, &o, trace, exit_status);
 }
 
 const command run_command = {

@@ -198,6 +198,13 @@ typedef struct marco_engine_params {
     marco_compute compute;
     const char *chat_template; /* see marco_tokenizer_set_chat_template; NULL: the checkpoint's */
     marco_progress progress;   /* bytes of weights read */
+    /* Where the weights live (docs/residency.md). `ram`: bytes that the whole process may hold,
+     * with a session and its KV cache; experts that do not fit are read from the file when tokens
+     * choose them. 0: as much as is available, everything where it fits. `mmap`: the pages of a
+     * GGUF file, shared with other processes that map it; excludes `ram`. No effect on any result.
+     */
+    uint64_t ram;
+    bool mmap;
 } marco_engine_params;
 
 MARCO_API marco_engine_params marco_engine_params_default(void);
@@ -218,6 +225,7 @@ typedef struct marco_model_info {
     uint64_t bytes_per_token;    /* weights read to decode one token */
     uint64_t kv_bytes_per_token; /* growth of a KV cache of type AUTO per token of context */
     int32_t threads;             /* in use */
+    const char *residency;       /* where the weights live, for the user: "17.1 GiB in memory" */
 } marco_model_info;
 
 /* Loads a model: a GGUF file or a Hugging Face folder. */
@@ -230,6 +238,20 @@ MARCO_API void marco_engine_close(marco_engine *engine);
 /* Both live as long as the engine. */
 MARCO_API const marco_model_info *marco_engine_info(const marco_engine *engine);
 MARCO_API const marco_tokenizer *marco_engine_tokenizer(const marco_engine *engine);
+
+typedef struct marco_residency_stats {
+    uint64_t budget;        /* bytes of the whole process; 0: none */
+    uint64_t pinned_bytes;  /* weights always in memory */
+    uint64_t cache_bytes;   /* of the cache of experts; 0 where none are read as needed */
+    int64_t slots, experts; /* experts that the cache holds now, and all of the model */
+    uint64_t hits, misses;  /* experts asked for, once per layer and forward pass */
+    uint64_t bytes_read;    /* of experts, since the model was opened */
+    double wait_seconds;    /* in which nothing was computed, waiting for reads */
+    double read_seconds;    /* in which some read was under way */
+} marco_residency_stats;
+
+/* May be asked at any time, from any thread. */
+MARCO_API void marco_engine_residency(const marco_engine *engine, marco_residency_stats *stats);
 
 /* What the engine's threads and the memory can do at best, which no result can exceed. */
 typedef struct marco_roof {
@@ -259,6 +281,11 @@ MARCO_API marco_operations marco_engine_operations(const marco_engine *engine, i
 
 typedef struct marco_session marco_session;
 
+/* A choice of experts: of forward pass `pass` (1, 2, ...), the layer's router chose experts
+ * [n, used], by rank, for the tokens at position .. position + n - 1. */
+typedef void (*marco_trace_fn)(void *user, uint64_t pass, int32_t layer, int64_t position,
+                               int64_t n, const int32_t *experts, int32_t used);
+
 typedef enum marco_kv_type {
     MARCO_KV_AUTO = 0, /* F16; F32 on the reference path */
     MARCO_KV_F16 = 1,
@@ -272,6 +299,8 @@ typedef struct marco_session_params {
                               * much memory beside the model. No effect on any result. */
     marco_kv_type kv_type;   /* how keys and values are kept */
     marco_progress progress; /* tokens of a long prompt processed */
+    marco_trace_fn trace;    /* told of every choice of experts, as it is made; NULL: nobody */
+    void *trace_user;
 } marco_session_params;
 
 MARCO_API marco_session_params marco_session_params_default(void);

@@ -146,10 +146,3 @@ uint64_t base_memory_resident(void)
     find_number("/proc/self/status", "VmRSS:", &kilobytes);
     return kilobytes * 1024;
 }
-
-uint64_t base_memory_peak(void)
-{
-    uint64_t kilobytes = 0;
-    find_number("/proc/self/status", "VmHWM:", &kilobytes);
-    return kilobytes * 1024;
-}

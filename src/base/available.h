@@ -14,8 +14,7 @@ uint64_t base_memory_available(void);
  */
 uint64_t base_memory_available_under(const char *root);
 
-/* Bytes resident in memory, now and at most; 0 where the system does not tell. */
+/* Bytes resident in memory; 0 where the system does not tell. */
 uint64_t base_memory_resident(void);
-uint64_t base_memory_peak(void);
 
 #endif

@@ -107,8 +107,11 @@ void base_region_drop(void *memory, size_t size)
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t first = ((uintptr_t)memory + page - 1) & ~(page - 1);
     uintptr_t end = ((uintptr_t)memory + size) & ~(page - 1);
-    if (first < end)
-        madvise((void *)first, end - first, MADV_DONTNEED);
+    if (first >= end)
+        return;
+    /* Or the system might put a huge page over the hole, for the sake of its neighbours. */
+    madvise((void *)first, end - first, MADV_NOHUGEPAGE);
+    madvise((void *)first, end - first, MADV_DONTNEED);
 }
 
 char *base_strdup(const char *s)

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/available.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -56,7 +57,8 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     const model_config *c = &engine->weights->config;
     marco_model_info *info = &engine->info;
     base_text text = {0};
-    size_t name_at, provenance_at, size;
+    size_t name_at, provenance_at, residency_at, size;
+    char residency[1024];
 
     describe_types(source, &text);
     base_text_add_char(&text, '\0');
@@ -65,6 +67,10 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     base_text_add_char(&text, '\0');
     provenance_at = text.size;
     base_text_add(&text, c->provenance);
+    base_text_add_char(&text, '\0');
+    residency_at = text.size;
+    model_plan_describe(&engine->plan, source->path, residency, sizeof residency);
+    base_text_add(&text, residency);
     engine->info_text = base_text_take(&text, &size);
     if (!engine->info_text)
         return base_fail_memory(error, 256, source->path);
@@ -92,7 +98,9 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
         .n_ctx_train = c->n_ctx_train,
         .total_params = model_config_total_params(c),
         .active_params = model_config_active_params(c),
-        .weight_bytes = engine->weights->bytes,
+        .residency = engine->info_text + residency_at,
+        .weight_bytes =
+            engine->weights->bytes + (uint64_t)engine->plan.slots * engine->plan.slot_bytes,
         .bytes_per_token = model_source_token_bytes(source),
         .kv_bytes_per_token = kv.page_bytes / MODEL_KV_PAGE,
         .threads = base_pool_threads(engine->pool),
@@ -117,6 +125,32 @@ static marco_status open_tokenizer(marco_engine *engine, model_source *source,
                       marco_tokenizer_size(engine->tokenizer), source->config.n_vocab);
     if (!status && params->chat_template)
         status = marco_tokenizer_set_chat_template(engine->tokenizer, params->chat_template, error);
+    return status;
+}
+
+/* Decides where the weights shall live, and brings them there. */
+static marco_status load_weights(marco_engine *engine, model_source *source,
+                                 const marco_engine_params *params, marco_error *error)
+{
+    int threads = base_pool_threads(engine->pool);
+    const model_plan_request request = {
+        .ram = params->ram,
+        .map = params->mmap,
+        .held = base_memory_resident(),
+        .available = base_memory_available(),
+        .session =
+            infer_session_least(&source->config, threads, infer_kv_type(engine, MARCO_KV_AUTO)),
+    };
+    marco_status status = model_plan_make(source, &request, &engine->plan, error);
+    if (status)
+        return status;
+    const model_load_params load = {.residency = engine->plan.residency,
+                                    .kernels = engine->f32 ? NULL : engine->kernels,
+                                    .progress = &params->progress};
+    status = model_weights_load(source, &load, &engine->weights, error);
+    if (!status && engine->plan.residency == MODEL_STREAMED)
+        status = model_cache_create(engine->weights, engine->plan.slots, NULL, NULL,
+                                    &engine->weights->cache, error);
     return status;
 }
 
@@ -151,10 +185,8 @@ marco_status marco_engine_open(const char *path, const marco_engine_params *para
     if (!status)
         status = base_pool_create(params->threads ? params->threads : base_cpu_count(),
                                   &engine->pool, error);
-    const model_load_params load = {.kernels = engine->f32 ? NULL : kernels,
-                                    .progress = &params->progress};
     if (!status)
-        status = model_weights_load(source, &load, &engine->weights, error);
+        status = load_weights(engine, source, params, error);
     if (!status)
         status = describe(engine, source, error);
     model_source_close(source);
@@ -182,6 +214,57 @@ void marco_engine_close(marco_engine *engine)
 const marco_model_info *marco_engine_info(const marco_engine *engine)
 {
     return &engine->info;
+}
+
+void marco_engine_residency(const marco_engine *engine, marco_residency_stats *stats)
+{
+    const model_plan *plan = &engine->plan;
+    *stats = (marco_residency_stats){
+        .budget = plan->budget, .pinned_bytes = plan->pinned_bytes, .experts = plan->experts};
+    if (!engine->weights->cache)
+        return;
+    model_cache_stats cache;
+    model_cache_stats_get(engine->weights->cache, &cache);
+    stats->slots = cache.slots;
+    stats->cache_bytes = (uint64_t)cache.slots * plan->slot_bytes;
+    stats->hits = cache.hits;
+    stats->misses = cache.misses;
+    stats->bytes_read = cache.bytes_read;
+    stats->wait_seconds = cache.wait_seconds;
+    stats->read_seconds = cache.read_seconds;
+}
+
+/* ---- the room that sessions share with the cache of experts ---------------------------------- */
+
+static void share_room(marco_engine *engine)
+{
+    const model_plan *plan = &engine->plan;
+    if (engine->weights->cache)
+        model_cache_limit(engine->weights->cache,
+                          (int64_t)((plan->room - engine->taken) / plan->slot_bytes));
+}
+
+marco_status infer_take(marco_engine *engine, uint64_t bytes, const char *what, marco_error *error)
+{
+    const model_plan *plan = &engine->plan;
+    uint64_t least = (uint64_t)plan->least_slots * plan->slot_bytes, need;
+    if (plan->residency != MODEL_STREAMED)
+        least = 0;
+    if (!base_add_u64(bytes, engine->taken + least, &need) || need > plan->room)
+        return base_fail(error, MARCO_ERROR_MEMORY,
+                         "%s: %s does not fit into the %llu MiB of memory: it would take %llu MiB "
+                         "more; shorten it, or raise --ram",
+                         engine->weights->path, what, (unsigned long long)(plan->budget >> 20),
+                         (unsigned long long)((need - plan->room + (1 << 20) - 1) >> 20));
+    engine->taken += bytes;
+    share_room(engine);
+    return MARCO_OK;
+}
+
+void infer_give_back(marco_engine *engine, uint64_t bytes)
+{
+    engine->taken -= bytes;
+    share_room(engine);
 }
 
 const marco_tokenizer *marco_engine_tokenizer(const marco_engine *engine)

@@ -3,7 +3,9 @@
 
 #include <pthread.h>
 
+#include "model/expert_cache.h"
 #include "model/forward.h"
+#include "model/residency.h"
 
 enum { INFER_MAX_END = MODEL_MAX_EOS + 4 };
 
@@ -18,6 +20,8 @@ struct marco_engine {
     char *info_text;            /* memory of info's strings */
     int32_t end[INFER_MAX_END]; /* ids that end a reply */
     int32_t n_end;
+    model_plan plan;
+    uint64_t taken; /* of the plan's room, by sessions; under `turn` */
 };
 
 struct marco_session {
@@ -28,9 +32,20 @@ struct marco_session {
     marco_progress progress;
     int32_t *ids; /* [length] */
     size_t length, capacity;
-    float *logits;   /* [n_vocab] */
-    bool has_logits; /* they belong to the last token */
+    uint64_t taken;    /* of the engine's room, in all */
+    uint64_t kv_taken; /* of it for the KV cache */
+    float *logits;     /* [n_vocab] */
+    bool has_logits;   /* they belong to the last token */
 };
+
+/* The least that a session needs: bytes. */
+uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type);
+
+/* Takes bytes of the plan's room for a session, from the cache of experts where there is one.
+ * Refuses what would leave it less than a pass needs: `what` is "the session", "a context of 4096
+ * tokens". The engine's turn is the caller's. */
+marco_status infer_take(marco_engine *engine, uint64_t bytes, const char *what, marco_error *error);
+void infer_give_back(marco_engine *engine, uint64_t bytes);
 
 /* The cache's type that `type` means with this engine. */
 tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type);

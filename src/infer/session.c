@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -9,6 +10,73 @@ enum { DEFAULT_CHUNK = 512, MAX_CHUNK = 1 << 16, LOGITS_AT_ONCE = 16 };
 
 /* What a forward pass may take beside weights and KV cache: a twentieth of the weights, or this. */
 #define PASS_BYTES ((uint64_t)32 << 20)
+
+/* What every session is granted: passes of this many tokens, a context of so many. */
+enum { LEAST_CHUNK = 16, LEAST_CONTEXT = 512 };
+
+static uint64_t kv_bytes_for(const model_kv *kv, int64_t n)
+{
+    return (uint64_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE) * kv->page_bytes;
+}
+
+/* Logits of a whole batch, and what a sampler sorts. */
+static uint64_t logits_bytes(const model_config *config)
+{
+    enum { SAMPLER = 8 }; /* numbers for each of the vocabulary */
+    return (uint64_t)config->n_vocab * sizeof(float) * (LOGITS_AT_ONCE + SAMPLER);
+}
+
+uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type)
+{
+    model_kv kv;
+    model_kv_init(&kv, config, kv_type);
+    return model_context_bytes(config, threads, LEAST_CHUNK) + kv_bytes_for(&kv, LEAST_CONTEXT) +
+           logits_bytes(config);
+}
+
+/* Shares what there is beside the weights, leaving most to the cache of experts: for a chunk up to
+ * an eighth, for a context to begin with a thirty-second, and neither more than asked for. */
+static marco_status take_room(marco_session *s, marco_error *error)
+{
+    marco_engine *engine = s->engine;
+    const model_config *c = &engine->weights->config;
+    const model_plan *plan = &engine->plan;
+    int threads = base_pool_threads(engine->pool);
+    if (plan->room == UINT64_MAX)
+        return MARCO_OK;
+    pthread_mutex_lock(&engine->turn);
+    uint64_t used = engine->taken + infer_session_least(c, threads, s->kv.type) +
+                    (uint64_t)plan->least_slots * plan->slot_bytes;
+    uint64_t part = used < plan->room ? (plan->room - used) / 8 : 0;
+    int64_t chunk = model_context_tokens(s->context, part);
+    chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
+    if (s->chunk > chunk)
+        s->chunk = (int32_t)chunk;
+    int64_t context = (int64_t)(part / 4 / s->kv.page_bytes) * MODEL_KV_PAGE;
+    context = context > LEAST_CONTEXT ? context : LEAST_CONTEXT;
+    s->kv_taken = kv_bytes_for(&s->kv, s->n_ctx < context ? s->n_ctx : context);
+    uint64_t bytes = model_context_bytes(c, threads, s->chunk) + logits_bytes(c) + s->kv_taken;
+    marco_status status = infer_take(engine, bytes, "a session", error);
+    s->taken = status ? 0 : bytes;
+    pthread_mutex_unlock(&engine->turn);
+    return status;
+}
+
+/* Room for a context of n tokens, the turn taken. */
+static marco_status take_context(marco_session *s, int64_t n, marco_error *error)
+{
+    uint64_t need = kv_bytes_for(&s->kv, n);
+    char what[64];
+    if (need <= s->kv_taken || s->engine->plan.room == UINT64_MAX)
+        return MARCO_OK;
+    snprintf(what, sizeof what, "a context of %lld tokens", (long long)n);
+    marco_status status = infer_take(s->engine, need - s->kv_taken, what, error);
+    if (status)
+        return status;
+    s->taken += need - s->kv_taken;
+    s->kv_taken = need;
+    return MARCO_OK;
+}
 
 /* The chunk asked for, or less where its buffers would be large beside the model's own size. No
  * result depends on it. */
@@ -79,11 +147,15 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     if (!status)
         status = model_context_create(engine->weights, engine->kernels, engine->pool, engine->f32,
                                       &session->context, error);
+    if (!status) {
+        session->chunk = fit_chunk(session, params->chunk ? params->chunk : DEFAULT_CHUNK);
+        model_context_trace(session->context, params->trace, params->trace_user);
+        status = take_room(session, error);
+    }
     if (status) {
         marco_session_close(session);
         return status;
     }
-    session->chunk = fit_chunk(session, params->chunk ? params->chunk : DEFAULT_CHUNK);
     *out = session;
     return MARCO_OK;
 }
@@ -96,6 +168,9 @@ void marco_session_close(marco_session *session)
     model_kv_free(&session->kv);
     base_free(session->logits);
     base_free(session->ids);
+    pthread_mutex_lock(&session->engine->turn);
+    infer_give_back(session->engine, session->taken);
+    pthread_mutex_unlock(&session->engine->turn);
     base_free(session);
 }
 
@@ -217,8 +292,10 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
         /* Turns are taken pass by pass: callbacks run outside of them, and may use other sessions
          * of the engine. */
         pthread_mutex_lock(&s->engine->turn);
-        marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
-                                            (int64_t)position, error);
+        marco_status status = take_context(s, (int64_t)(position + count), error);
+        if (!status)
+            status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
+                                   (int64_t)position, error);
         if (!status && !e && done == n)
             model_logits(s->context, (int64_t)count - 1, 1, s->logits);
         pthread_mutex_unlock(&s->engine->turn);
@@ -323,13 +400,14 @@ marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco
         return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
     s->ids = ids;
     int64_t first = (int64_t)s->length, end = first + (int64_t)n;
-    status = model_kv_reserve(&s->kv, end, error);
-    if (!status) {
-        pthread_mutex_lock(&s->engine->turn);
+    pthread_mutex_lock(&s->engine->turn);
+    status = take_context(s, end, error);
+    if (!status)
+        status = model_kv_reserve(&s->kv, end, error);
+    if (!status)
         status =
             model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
-        pthread_mutex_unlock(&s->engine->turn);
-    }
+    pthread_mutex_unlock(&s->engine->turn);
     if (status) {
         model_kv_shrink(&s->kv, first);
         return status;

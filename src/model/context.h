@@ -22,6 +22,11 @@ struct model_context {
     int64_t *parts;                 /* [X + 5] first part of each product */
     int64_t n_products;             /* of the multiplication under way */
     int64_t *first;                 /* [X + 1] first pair of each expert */
+    int32_t *active;                /* [X] experts that have tokens */
+    marco_trace_fn trace;           /* told of every choice of experts; NULL: nobody */
+    void *trace_user;
+    uint64_t passes;  /* the one under way included */
+    int64_t position; /* of its first token */
 
     float *partials;             /* attention's states by (KV head, span), where spans are shared */
     size_t partials_capacity;    /* floats */
@@ -103,6 +108,6 @@ size_t model_attention_scratch(const model_config *config);
 marco_status model_attention_reserve(model_context *context, int64_t n, int64_t position,
                                      marco_error *error);
 void model_ffn(model_context *context, int64_t layer, int64_t n);
-void model_experts(model_context *context, int64_t layer, int64_t n);
+marco_status model_experts(model_context *context, int64_t layer, int64_t n, marco_error *error);
 
 #endif

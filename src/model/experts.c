@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "model/context.h"
+#include "model/expert_cache.h"
 
 typedef struct ffn_task {
     model_context *ctx;
@@ -137,25 +138,60 @@ static void combine_token(void *user, int64_t i, int thread)
     }
 }
 
-/* One product per expert that has tokens, like `p` but for its place. */
-static void multiply_experts(model_context *ctx, model_product p)
+/* One product per expert of the group, like `p` but for its place. */
+static void multiply_experts(model_context *ctx, model_product p, const int32_t *experts,
+                             int64_t n_experts)
 {
-    int64_t n_products = 0;
-    for (int64_t e = 0; e < p.w->mats; e++) {
-        int64_t first = ctx->first[e], n = ctx->first[e + 1] - first;
-        if (n == 0)
-            continue;
-        model_product *mine = &ctx->products[n_products++];
+    for (int64_t i = 0; i < n_experts; i++) {
+        int64_t first = ctx->first[experts[i]];
+        model_product *mine = &ctx->products[i];
         *mine = p;
-        mine->mat = e;
+        mine->mat = experts[i];
         mine->first = first;
-        mine->n = n;
+        mine->n = ctx->first[experts[i] + 1] - first;
         mine->out = p.out + first * p.stride;
     }
-    model_multiply(ctx, n_products);
+    model_multiply(ctx, n_experts);
 }
 
-void model_experts(model_context *ctx, int64_t index, int64_t n)
+/* down(silu(gate x) * up x) for the pairs of some experts. */
+static void compute_group(model_context *ctx, const model_layer *layer, const int32_t *experts,
+                          int64_t n)
+{
+    model_product p = gated(ctx, &layer->expert_gate, &layer->expert_up, &layer->expert_down);
+    p.x = (model_rows){ctx->gathered, ctx->gathered_q8};
+    multiply_experts(ctx, p, experts, n);
+
+    p = (model_product){.w = &layer->expert_down,
+                        .x = {ctx->hidden, ctx->hidden_q8},
+                        .out = ctx->down,
+                        .stride = ctx->weights->config.n_embd};
+    multiply_experts(ctx, p, experts, n);
+}
+
+/* The layer's experts that have tokens, group by group as they are there: in memory, all are one
+ * group. */
+static marco_status compute_groups(model_context *ctx, int64_t index, marco_error *error)
+{
+    const model_layer *layer = &ctx->weights->layers[index];
+    model_cache *cache = ctx->weights->cache;
+    const int32_t *experts = ctx->active;
+    marco_status status = MARCO_OK;
+    int64_t n = 0;
+    for (int32_t e = 0; e < ctx->weights->config.n_experts; e++)
+        if (ctx->first[e + 1] > ctx->first[e])
+            ctx->active[n++] = e;
+    if (!cache) {
+        compute_group(ctx, layer, experts, n);
+        return MARCO_OK;
+    }
+    model_cache_begin(cache, index, experts, n);
+    while (!(status = model_cache_next(cache, &experts, &n, error)) && n > 0)
+        compute_group(ctx, layer, experts, n);
+    return status;
+}
+
+marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_error *error)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
@@ -170,6 +206,9 @@ void model_experts(model_context *ctx, int64_t index, int64_t n)
                                        .f32 = true};
     model_multiply(ctx, 1);
     base_pool_run(ctx->pool, choose_experts, &task, n);
+    if (ctx->trace)
+        ctx->trace(ctx->trace_user, ctx->passes, (int32_t)index, ctx->position, n, ctx->chosen,
+                   c->n_experts_used);
     sort_pairs(ctx, n);
 
     bool gate_q8 = model_wants_q8(ctx, &layer->expert_gate);
@@ -177,14 +216,8 @@ void model_experts(model_context *ctx, int64_t index, int64_t n)
     task.q8 = gate_q8 || up_q8;
     task.f32 = !gate_q8 || !up_q8;
     base_pool_run(ctx->pool, gather_token, &task, n);
-    model_product p = gated(ctx, &layer->expert_gate, &layer->expert_up, &layer->expert_down);
-    p.x = (model_rows){ctx->gathered, ctx->gathered_q8};
-    multiply_experts(ctx, p);
-
-    p = (model_product){.w = &layer->expert_down,
-                        .x = {ctx->hidden, ctx->hidden_q8},
-                        .out = ctx->down,
-                        .stride = c->n_embd};
-    multiply_experts(ctx, p);
-    base_pool_run(ctx->pool, combine_token, &task, n);
+    marco_status status = compute_groups(ctx, index, error);
+    if (!status)
+        base_pool_run(ctx->pool, combine_token, &task, n);
+    return status;
 }

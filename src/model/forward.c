@@ -43,11 +43,12 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->scratch = base_alloc_aligned(threads * ctx->scratch_stride * sizeof(float));
     ctx->inv_freq = base_alloc_array((size_t)c->head_dim / 2, sizeof(float));
     ctx->first = base_alloc_array(experts + 1, sizeof *ctx->first);
+    ctx->active = base_alloc_array(experts, sizeof *ctx->active);
     ctx->products = base_alloc_array(experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(experts + 5, sizeof *ctx->parts);
     ctx->spans_left = base_alloc_array((size_t)c->n_kv_heads, sizeof *ctx->spans_left);
-    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->products || !ctx->parts ||
-        !ctx->spans_left) {
+    if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->active || !ctx->products ||
+        !ctx->parts || !ctx->spans_left) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
         return MARCO_ERROR_MEMORY;
@@ -113,6 +114,24 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
     return b.size;
 }
 
+uint64_t model_context_bytes(const model_config *c, int threads, int64_t n)
+{
+    /* No weights are there yet: two panels and a row of the widest, as if they were F32. */
+    enum { ROWS = 18, TILES = 64 << 10 };
+    const model_weights weights = {.config = *c};
+    model_context measured = {.weights = &weights};
+    int64_t widest = (int64_t)c->n_heads * c->head_dim;
+    widest = widest > c->n_embd ? widest : c->n_embd;
+    widest = widest > c->ffn_dim ? widest : c->ffn_dim;
+    widest = widest > c->expert_dim ? widest : c->expert_dim;
+    uint64_t scratch =
+        ((uint64_t)widest * ROWS + model_attention_scratch(c)) * sizeof(float) + TILES;
+    uint64_t each = sizeof *measured.first + sizeof *measured.products + sizeof *measured.parts +
+                    sizeof *measured.active;
+    return lay_out(&measured, (size_t)n, NULL) + (uint64_t)c->n_experts * each +
+           (uint64_t)threads * scratch;
+}
+
 int64_t model_context_tokens(const model_context *context, size_t bytes)
 {
     enum { MANY = 1024 }; /* enough for what a buffer is rounded up by not to count */
@@ -147,6 +166,7 @@ void model_context_free(model_context *ctx)
     base_free(ctx->scratch);
     base_free(ctx->inv_freq);
     base_free(ctx->first);
+    base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
     base_free(ctx->partials);
@@ -198,8 +218,10 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
     if (status)
         return status;
 
+    ctx->position = position;
+    ctx->passes++;
     base_pool_run(ctx->pool, start_token, &task, n);
-    for (int32_t i = 0; i < w->config.n_layers; i++) {
+    for (int32_t i = 0; !status && i < w->config.n_layers; i++) {
         const model_layer *layer = &w->layers[i];
         model_norm_rows(ctx, ctx->x, layer->attn_norm, ctx->normed, n);
         model_attention(ctx, kv, i, n, position);
@@ -207,12 +229,18 @@ marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids,
 
         model_norm_rows(ctx, ctx->x, layer->ffn_norm, ctx->normed, n);
         if (w->config.layer_sparse[i])
-            model_experts(ctx, i, n);
+            status = model_experts(ctx, i, n, error);
         else
             model_ffn(ctx, i, n);
         base_pool_run(ctx->pool, add_projected, &task, n);
     }
-    return MARCO_OK;
+    return status;
+}
+
+void model_context_trace(model_context *ctx, marco_trace_fn fn, void *user)
+{
+    ctx->trace = fn;
+    ctx->trace_user = user;
 }
 
 void model_logits(model_context *ctx, int64_t first, int64_t count, float *logits)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/expert_cache.h"
 #include "model/weights_internal.h"
 #include "tensor/panel.h"
 
@@ -85,6 +86,7 @@ void model_weights_free(model_weights *w)
 {
     if (!w)
         return;
+    model_cache_free(w->cache);
     for (int32_t i = 0; w->layers && i < w->config.n_layers; i++)
         free_layer(&w->layers[i]);
     if (!w->config.tied)

@@ -40,6 +40,7 @@ typedef struct model_weights {
     base_file **files; /* [n_files] of streamed experts, and their places */
     size_t n_files;
     model_source_place *places;
+    struct model_cache *cache; /* of streamed experts, which makes them readable; else NULL */
 } model_weights;
 
 typedef enum model_residency {
@@ -59,6 +60,9 @@ typedef struct model_load_params {
 marco_status model_weights_load(model_source *source, const model_load_params *params,
                                 model_weights **out, marco_error *error);
 void model_weights_free(model_weights *weights);
+
+/* What loading takes for a while beside the weights. */
+uint64_t model_weights_load_bytes(void);
 
 /* The matrix that a tensor of the configuration became; NULL for a vector. */
 const model_matrix *model_weights_matrix(const model_weights *weights, const model_tensor *tensor);

@@ -306,6 +306,11 @@ static marco_status read_matrices(load *l, marco_error *error)
     return status;
 }
 
+uint64_t model_weights_load_bytes(void)
+{
+    return READERS * (uint64_t)(PIECE_BYTES + BASE_FILE_SPARE);
+}
+
 marco_status model_weights_load(model_source *source, const model_load_params *params,
                                 model_weights **out, marco_error *error)
 {
