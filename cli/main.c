@@ -7,21 +7,13 @@
 #include "command.h"
 
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
-    inspect_command, convert_command, quantize_command, upcycle_command, synth_command, help_command;
+    inspect_command, convert_command, quantize_command, upcycle_command, synth_command,
+    help_command;
 
 const command *const commands[] = {
-    &run_command,
-    &chat_command,
-    &score_command,
-    &tokenize_command,
-    &detokenize_command,
-    &inspect_command,
-    &convert_command,
-    &quantize_command,
-    &upcycle_command,
-    &synth_command,
-    &help_command,
-    NULL,
+    &run_command,        &chat_command,    &score_command,   &tokenize_command,
+    &detokenize_command, &inspect_command, &convert_command, &quantize_command,
+    &upcycle_command,    &synth_command,   &help_command,    NULL,
 };
 
 const command *command_find(const char *name)
