@@ -38,12 +38,13 @@ static double bits_per_weight(uint64_t bytes, const marco_quantize_stats *stats)
 static int print_json(const command *self, const char *to, double seconds,
                       const marco_quantize_stats *stats)
 {
-    return json_line(self, json_pack("{s:s, s:I, s:I, s:f, s:I, s:I, s:f}", "output", to,
-                                     "bytes_before", (json_int_t)stats->bytes_before, "bytes",
-                                     (json_int_t)stats->bytes_after, "bits_per_weight",
-                                     bits_per_weight(stats->bytes_after, stats), "fallbacks",
-                                     (json_int_t)stats->n_fallbacks, "without_importance",
-                                     (json_int_t)stats->n_unimportant, "seconds", seconds));
+    return json_line(self, json_pack("{s:s, s:I, s:f, s:I, s:I, s:f, s:I, s:I}", "output", to,
+                                     "bytes", (json_int_t)write_bytes(to), "seconds", seconds,
+                                     "weight_bytes_before", (json_int_t)stats->bytes_before,
+                                     "weight_bytes", (json_int_t)stats->bytes_after,
+                                     "bits_per_weight", bits_per_weight(stats->bytes_after, stats),
+                                     "fallbacks", (json_int_t)stats->n_fallbacks,
+                                     "without_importance", (json_int_t)stats->n_unimportant));
 }
 
 static void print_sizes(const marco_quantize_stats *stats, bool imatrix)

@@ -8,8 +8,7 @@
 
 #include "text.h"
 
-/* Bytes of a file, or of the files in a folder. */
-static uint64_t bytes_of(const char *path)
+uint64_t write_bytes(const char *path)
 {
     struct stat info;
     if (stat(path, &info) != 0)
@@ -33,7 +32,7 @@ int write_report(const command *self, const write_options *options, const char *
     if (status != MARCO_OK)
         return command_status(self, status, error);
     double seconds = seconds_now() - start;
-    uint64_t bytes = bytes_of(path);
+    uint64_t bytes = write_bytes(path);
     if (options->json)
         return json_line(self, json_pack("{s:s, s:I, s:f}", "output", path, "bytes",
                                          (json_int_t)bytes, "seconds", seconds));

@@ -23,6 +23,9 @@ typedef struct write_options {
                    "Print what was written as a JSON object: output, bytes, seconds."),            \
         CLI_OPTION("quiet", 'q', FLAG, NULL, type, write.quiet, 0, "No progress and no summary.")
 
+/* Bytes of a file, or of the files in a folder. */
+uint64_t write_bytes(const char *path);
+
 /* Reports the outcome of writing `path`, begun at `start` (seconds_now). Returns an exit status. */
 int write_report(const command *self, const write_options *options, const char *path, double start,
                  marco_status status, const marco_error *error);

@@ -312,6 +312,12 @@ int base_pool_threads(const base_pool *pool)
     return pool ? pool->n_threads : 1;
 }
 
+int64_t base_pool_lane(const base_pool *pool, int64_t i, int64_t n_parts)
+{
+    int64_t threads = base_pool_threads(pool), lane = i % threads, longer = n_parts % threads;
+    return lane * (n_parts / threads) + (lane < longer ? lane : longer) + i / threads;
+}
+
 void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts)
 {
     if (!pool || pool->n_threads == 1 || n_parts <= 1) {

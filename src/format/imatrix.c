@@ -295,10 +295,9 @@ static void describe(gguf_writer *w, const imatrix *m)
 {
     char name[FORMAT_NAME_LIMIT + sizeof SUMS];
     gguf_put_string(w, "general.type", "imatrix");
-    if (m->dataset) {
-        gguf_string dataset = {m->dataset, strlen(m->dataset)};
-        gguf_put_array_string(w, "imatrix.datasets", &dataset, 1);
-    }
+    /* llama.cpp wants all three keys to be there. */
+    gguf_string dataset = {m->dataset, m->dataset ? strlen(m->dataset) : 0};
+    gguf_put_array_string(w, "imatrix.datasets", &dataset, m->dataset ? 1 : 0);
     gguf_put_u32(w, "imatrix.chunk_count", (uint32_t)m->n_chunks);
     gguf_put_u32(w, "imatrix.chunk_size", (uint32_t)m->chunk_size);
     for (size_t i = 0; i < m->n; i++) {

@@ -10,12 +10,15 @@
 #include "infer/internal.h"
 #include "kernels/roof.h"
 #include "model/operations.h"
+#include "tensor/panel.h"
 
-/* Memory is read over `MOST` bytes; where the weights have less than `LEAST`, in a buffer of that
- * size, or of what the machine has room for, down to `FEWEST`: much more than caches hold. */
+/* Memory is read over `MOST` bytes of weights, or what there are; where they are fewer than `FEW`,
+ * over a buffer of `BUFFER` bytes or of what the machine has room for, down to `LEAST`. All are
+ * much more than caches hold. */
 #define MOST   ((uint64_t)1 << 30)
-#define LEAST  ((uint64_t)512 << 20)
-#define FEWEST ((uint64_t)64 << 20)
+#define FEW    ((uint64_t)256 << 20)
+#define BUFFER ((uint64_t)512 << 20)
+#define LEAST  ((uint64_t)64 << 20)
 
 enum {
     ROUNDS = 3,               /* of each measurement; the median counts */
@@ -48,7 +51,8 @@ typedef struct meter {
     int64_t cols;   /* of the widest matrix */
     kern_q8 *q8;    /* [cols / 32] what weights are multiplied by, in both forms */
     float *x;       /* [cols] */
-    float *scratch; /* [threads, cols + part_rows]: a decoded row, and results */
+    float *scratch; /* [threads, scratch_stride]: the kernel's, and results */
+    int64_t scratch_stride;
     int64_t part_rows;
 } meter;
 
@@ -73,9 +77,11 @@ static double median(double *values, size_t n)
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
+/* Whole panels. */
 static int64_t rows_of_part(const model_matrix *m)
 {
-    return PART_BYTES / (int64_t)m->row_bytes + 1;
+    int64_t panels = PART_BYTES / ((int64_t)m->row_bytes * TENSOR_PANEL_ROWS) + 1;
+    return panels * TENSOR_PANEL_ROWS;
 }
 
 static void add_matrix(meter *t, const model_matrix *m)
@@ -102,25 +108,30 @@ static void use_weights(meter *t)
         add_matrix(t, &layer->gate);
         add_matrix(t, &layer->up);
         add_matrix(t, &layer->down);
+        add_matrix(t, &layer->q);
+        add_matrix(t, &layer->k);
+        add_matrix(t, &layer->v);
+        add_matrix(t, &layer->out);
     }
     add_matrix(t, &w->output);
 }
 
 static marco_status use_buffer(meter *t, marco_error *error)
 {
-    uint64_t bytes = LEAST;
+    uint64_t bytes = BUFFER;
     uint64_t room = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
-    while (bytes > FEWEST && bytes > room)
+    while (bytes > LEAST && bytes > room)
         bytes /= 2;
     model_matrix *m = &t->buffer;
     *m = (model_matrix){.type = TENSOR_Q8_0, .mats = 1, .cols = BUFFER_COLS};
+    m->panels = t->engine->kernels->matmul[m->type].panels && !t->engine->f32;
     m->row_bytes = tensor_row_bytes(m->type, m->cols);
-    while (!(m->data = base_alloc_aligned((size_t)bytes)) && bytes > FEWEST)
+    while (!(m->data = base_alloc_aligned((size_t)bytes)) && bytes > LEAST)
         bytes /= 2;
     if (!m->data)
         return base_fail_memory(error, (size_t)bytes, "measuring the memory's speed");
     memset(m->data, 0x11, (size_t)bytes);
-    m->rows = (int64_t)(bytes / m->row_bytes);
+    m->rows = (int64_t)(bytes / m->row_bytes) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
     t->n = 0;
     t->bytes = 0;
     add_matrix(t, m);
@@ -130,13 +141,13 @@ static marco_status use_buffer(meter *t, marco_error *error)
 /* Everything that measuring needs. */
 static marco_status prepare(meter *t, marco_error *error)
 {
-    int64_t most = (int64_t)t->engine->weights->config.n_layers * 6 + 2;
+    int64_t most = (int64_t)t->engine->weights->config.n_layers * 10 + 2;
     t->matrices = base_alloc_array((size_t)most, sizeof *t->matrices);
     t->parts = base_calloc((size_t)most + 1, sizeof *t->parts);
     if (!t->matrices || !t->parts)
         return base_fail_memory(error, (size_t)most * 16, "measuring");
     use_weights(t);
-    marco_status status = t->bytes < LEAST ? use_buffer(t, error) : MARCO_OK;
+    marco_status status = t->bytes < FEW ? use_buffer(t, error) : MARCO_OK;
     if (status)
         return status;
     size_t cols = ((size_t)t->cols + 31) / 32 * 32; /* of the buffer's, or a dense model's */
@@ -144,8 +155,8 @@ static marco_status prepare(meter *t, marco_error *error)
     t->cols = (int64_t)cols;
     t->x = base_alloc_aligned(cols * sizeof *t->x);
     t->q8 = base_alloc_aligned(cols / 32 * sizeof *t->q8);
-    t->part_rows = (t->part_rows + 15) / 16 * 16; /* keeps every thread's scratch aligned */
-    t->scratch = base_alloc_aligned(threads * (cols + (size_t)t->part_rows) * sizeof *t->scratch);
+    t->scratch_stride = (KERN_SCRATCH(t->cols) + t->part_rows + 15) / 16 * 16;
+    t->scratch = base_alloc_aligned(threads * (size_t)t->scratch_stride * sizeof *t->scratch);
     if (!t->x || !t->q8 || !t->scratch)
         return base_fail_memory(error, cols * sizeof *t->x, "measuring");
     for (size_t i = 0; i < cols; i++)
@@ -154,10 +165,21 @@ static marco_status prepare(meter *t, marco_error *error)
     return MARCO_OK;
 }
 
-static void read_part(void *user, int64_t part, int thread)
+/* The kernel that decoding multiplies by; NULL where these weights would have to be packed first.
+ */
+static const kern_matmul *kernel_of(const meter *t, const model_matrix *m)
+{
+    const kern_table *kernels = t->engine->kernels;
+    const kern_matmul *kernel =
+        t->engine->f32 ? &kernels->matmul_f32[m->type] : &kernels->matmul[m->type];
+    bool ready = !kernel->panels || (m->panels && m->rows % TENSOR_PANEL_ROWS == 0);
+    return ready ? kernel : NULL;
+}
+
+static void read_part(void *user, int64_t turn, int thread)
 {
     meter *t = user;
-    int64_t i = 0;
+    int64_t i = 0, part = base_pool_lane(t->engine->pool, turn, t->parts[t->n]);
     while (t->parts[i + 1] <= part)
         i++;
     const model_matrix *m = t->matrices[i];
@@ -165,17 +187,17 @@ static void read_part(void *user, int64_t part, int thread)
     int64_t rows = m->mats * m->rows - row;
     rows = rows < rows_of_part(m) ? rows : rows_of_part(m);
     const uint8_t *data = model_matrix_row(m, 0, row);
-    if (t->pattern != DOT) {
+    const kern_matmul *kernel = t->pattern == DOT ? kernel_of(t, m) : NULL;
+    if (!kernel) {
+        int pattern = t->pattern == DOT ? KERN_READ_STREAM_AHEAD : t->pattern;
         size_t bytes = (size_t)rows * m->row_bytes;
-        t->roof->read[t->pattern](data, bytes / KERN_READ_UNIT * KERN_READ_UNIT);
+        t->roof->read[pattern](data, bytes / KERN_READ_UNIT * KERN_READ_UNIT);
         return;
     }
-    const kern_table *kernels = t->engine->kernels;
-    const kern_matmul *kernel =
-        t->engine->f32 ? &kernels->matmul_f32[m->type] : &kernels->matmul[m->type];
-    float *scratch = t->scratch + (int64_t)thread * (t->cols + t->part_rows);
+    float *scratch = t->scratch + thread * t->scratch_stride;
+    float *out = scratch + KERN_SCRATCH(t->cols);
     const void *x = kernel->input == KERN_INPUT_Q8 ? (const void *)t->q8 : (const void *)t->x;
-    kernel->fn(data, rows, m->cols, x, 1, scratch + t->cols, rows, scratch);
+    kernel->fn(data, rows, m->cols, x, 1, out, rows, scratch);
 }
 
 /* The best pattern's median. The patterns take turns, so that a disturbance meets all of them. */

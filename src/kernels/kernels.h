@@ -94,9 +94,8 @@ typedef struct kern_table {
     /* out[i] += a * x[i] */
     void (*axpy)(float a, const float *x, float *out, int64_t n);
 
-    /* Rows of the KV cache. */
+    /* Rows on their way into the KV cache. Round to nearest even. */
     void (*f32_to_f16)(const float *x, uint16_t *out, int64_t n);
-    void (*f16_to_f32)(const uint16_t *x, float *out, int64_t n);
 
     /* One tile of streaming attention (online softmax, arXiv 1805.02867) for queries that share a
      * KV head, by the tile's type: a->max, sum and acc take in the tile.

@@ -51,7 +51,6 @@ const kern_table kern_portable = {
     .swiglu = kern_portable_swiglu,
     .axpy = kern_portable_axpy,
     .f32_to_f16 = kern_portable_f32_to_f16,
-    .f16_to_f32 = kern_portable_f16_to_f32,
     .attend_f32 = kern_portable_attend_f32,
     .attend_f16 = kern_portable_attend_f16,
     .attend_q8_0 = kern_portable_attend_q8_0,

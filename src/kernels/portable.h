@@ -15,7 +15,6 @@ void kern_portable_softmax(float *x, int64_t n);
 void kern_portable_swiglu(float *gate, const float *up, int64_t n);
 void kern_portable_axpy(float a, const float *x, float *out, int64_t n);
 void kern_portable_f32_to_f16(const float *x, uint16_t *out, int64_t n);
-void kern_portable_f16_to_f32(const uint16_t *x, float *out, int64_t n);
 void kern_portable_attend_f32(const kern_attend *a, const void *keys, const void *values,
                               const void *next, int64_t first);
 void kern_portable_attend_f16(const kern_attend *a, const void *keys, const void *values,

@@ -17,10 +17,10 @@
 #include "model/rope.h"
 
 enum {
-    SPAN = 1024,         /* positions */
-    SPLIT_TOKENS = 8,    /* passes of more share the work by tokens, not by spans */
-    BLOCK_QUERIES = 64,  /* that share the reading of a tile */
-    RUNS_PER_THREAD = 8, /* of units of a split pass */
+    SPAN = 1024,          /* positions */
+    SPLIT_TOKENS = 8,     /* passes of more share the work by tokens, not by spans */
+    BLOCK_QUERIES = 64,   /* that share the reading of a tile */
+    RUNS_PER_THREAD = 16, /* of units of a split pass */
 };
 
 typedef struct attention_task {
@@ -28,15 +28,15 @@ typedef struct attention_task {
     model_kv *kv;
     int64_t layer, n, position;
     int64_t spans; /* of a split pass */
-    int64_t run;   /* its units, (KV head, span), per part */
+    int64_t runs;  /* parts that its units, (KV head, span), are dealt to */
 } attention_task;
 
 /* One thread's memory. */
-typedef struct bench {
+typedef struct desk {
     float *row;            /* [D] */
     float *q;              /* [BLOCK, stride] */
     kern_attend sum, part; /* over all spans, and of one; both for q */
-} bench;
+} desk;
 
 static int64_t block_tokens(const model_config *c)
 {
@@ -66,7 +66,7 @@ static void place_state(kern_attend *state, float *memory)
     state->sum = state->max + state->n_q;
 }
 
-static bench bench_of(const attention_task *t, int thread, int64_t tokens)
+static desk desk_of(const attention_task *t, int thread, int64_t tokens)
 {
     const model_config *c = &t->ctx->weights->config;
     int64_t group = c->n_heads / c->n_kv_heads;
@@ -75,7 +75,7 @@ static bench bench_of(const attention_task *t, int thread, int64_t tokens)
                          .n_q = tokens * group,
                          .group = group};
     int64_t size = state_size(state.dim, state.n_q);
-    bench b;
+    desk b;
     b.row = t->ctx->scratch + (size_t)thread * t->ctx->scratch_stride;
     b.q = b.row + state.stride;
     state.q = b.q;
@@ -101,8 +101,8 @@ static void turn(const attention_task *t, int64_t token, const float *norm, cons
     ctx->kernels->rope(out, ctx->cosine + token * half, ctx->sine + token * half, dim);
 }
 
-/* The bench's queries: those of one KV head for tokens from `first` on. */
-static void make_queries(const attention_task *t, int64_t kv_head, int64_t first, const bench *b)
+/* The desk's queries: those of one KV head for tokens from `first` on. */
+static void make_queries(const attention_task *t, int64_t kv_head, int64_t first, const desk *b)
 {
     const model_config *c = &t->ctx->weights->config;
     const float *norm = t->ctx->weights->layers[t->layer].q_norm;
@@ -213,7 +213,7 @@ static void attend_block(void *user, int64_t part, int thread)
     int64_t first = (blocks - 1 - part / c->n_kv_heads) * block;
     int64_t tokens = t->n - first < block ? t->n - first : block;
     int64_t position = t->position + first;
-    bench b = bench_of(t, thread, tokens);
+    desk b = desk_of(t, thread, tokens);
 
     if (t->n == 1)
         store(t, 0, kv_head, b.row);
@@ -229,7 +229,7 @@ static void attend_block(void *user, int64_t part, int thread)
 /* ---- shared by spans: a part is a run of units, (KV head, span) -------------------------------
  */
 
-static kern_attend partial(const attention_task *t, const bench *b, int64_t unit)
+static kern_attend partial(const attention_task *t, const desk *b, int64_t unit)
 {
     kern_attend state = b->part;
     place_state(&state, t->ctx->partials + unit * state_size(state.dim, state.n_q));
@@ -237,7 +237,7 @@ static kern_attend partial(const attention_task *t, const bench *b, int64_t unit
 }
 
 /* Whoever finishes a head's last span merges them all. */
-static void finish_head(const attention_task *t, const bench *b, int64_t kv_head)
+static void finish_head(const attention_task *t, const desk *b, int64_t kv_head)
 {
     kern_attend sum = partial(t, b, kv_head * t->spans);
     for (int64_t span = 1; span < t->spans; span++) {
@@ -250,10 +250,10 @@ static void finish_head(const attention_task *t, const bench *b, int64_t kv_head
 static void attend_run(void *user, int64_t run, int thread)
 {
     attention_task *t = user;
-    int64_t units = t->spans * t->kv->n_heads, unit = run * t->run;
-    int64_t end = unit + t->run < units ? unit + t->run : units;
+    int64_t units = t->spans * t->kv->n_heads;
+    int64_t unit = run * units / t->runs, end = (run + 1) * units / t->runs;
     int64_t made = -1; /* the head whose queries are there */
-    bench b = bench_of(t, thread, t->n);
+    desk b = desk_of(t, thread, t->n);
     for (; unit < end; unit++) {
         int64_t kv_head = unit / t->spans, span = unit % t->spans;
         if (made != kv_head)
@@ -304,12 +304,11 @@ void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, in
         return;
     }
     t.spans = (position + n + SPAN - 1) / SPAN;
-    int64_t units = t.spans * heads;
-    int64_t runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
-    t.run = (units + runs - 1) / runs;
+    t.runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
+    t.runs = t.runs < t.spans * heads ? t.runs : t.spans * heads;
     for (int64_t g = 0; g < heads; g++)
         atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
-    base_pool_run(ctx->pool, attend_run, &t, (units + t.run - 1) / t.run);
+    base_pool_run(ctx->pool, attend_run, &t, t.runs);
 }
 
 void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)

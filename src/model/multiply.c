@@ -160,20 +160,10 @@ static int64_t rows_per_part(const model_product *p)
     return rows < least ? least : rows > MAX_ROWS ? MAX_ROWS : rows;
 }
 
-/* Parts are taken in turn by whoever is free. Turn i of n goes to a lane for each thread, lanes
- * being ranges of neighbouring parts: threads that keep pace each read one stretch of memory from
- * end to end, as the hardware likes it, and whoever is late leaves parts to the others. */
-static int64_t part_of_turn(const model_context *ctx, int64_t turn)
-{
-    int64_t threads = base_pool_threads(ctx->pool), n = ctx->parts[ctx->n_products];
-    int64_t lane = turn % threads, rest = n % threads;
-    return lane * (n / threads) + (lane < rest ? lane : rest) + turn / threads;
-}
-
 static void multiply_part(void *user, int64_t turn, int thread)
 {
     model_context *ctx = user;
-    int64_t part = part_of_turn(ctx, turn);
+    int64_t part = base_pool_lane(ctx->pool, turn, ctx->parts[ctx->n_products]);
     int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     float *scratch = ctx->scratch + (size_t)thread * ctx->scratch_stride;

@@ -5,7 +5,8 @@
 works "$marco" synth tiny-qwen3moe f32.gguf --type F32
 works "$marco" quantize f32.gguf q8.gguf --type Q8_0 --json
 json 'rows[0]["output"] == "q8.gguf" and 8.5 <= rows[0]["bits_per_weight"] < 10'
-json 'rows[0]["bytes"] < rows[0]["bytes_before"] / 3 and rows[0]["fallbacks"] == 0'
+json 'rows[0]["weight_bytes"] < rows[0]["weight_bytes_before"] / 3 and rows[0]["fallbacks"] == 0'
+json 'rows[0]["bytes"] == __import__("os").path.getsize("q8.gguf") and rows[0]["seconds"] >= 0'
 works "$marco" convert f32.gguf same.gguf --type Q8_0
 check 'the bytes of convert' cmp q8.gguf same.gguf
 works "$marco" quantize -m f32.gguf q4.gguf --type q4_k_m

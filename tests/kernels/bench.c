@@ -49,9 +49,6 @@ static void do_vector(const work *a)
     case 6:
         k->f32_to_f16(a->x, (uint16_t *)(void *)a->out, N);
         break;
-    case 7:
-        k->f16_to_f32((const uint16_t *)(void *)a->x, a->out, N);
-        break;
     default:
         break;
     }

@@ -301,29 +301,6 @@ static void check_axpy(const kern_table *k)
 
 /* ---- F16 ------------------------------------------------------------------------------------ */
 
-static void check_f16_to_f32(const kern_table *k)
-{
-    for (uint32_t from = 0; from < 65536;) {
-        int64_t n = lengths[any_below(N_LENGTHS)];
-        n = n < 65536 - (int64_t)from ? n : 65536 - (int64_t)from;
-        uint16_t *h = memory(0, (size_t)n * sizeof(*h));
-        float *out = output(1, (size_t)n);
-        for (int64_t i = 0; i < n; i++) {
-            h[i] = (uint16_t)(from + i);
-        }
-        k->f16_to_f32(h, out, n);
-        for (int64_t i = 0; i < n; i++) {
-            float want = tensor_f16_to_f32(h[i]);
-            if (isnan(want) ? !isnan(out[i]) : !same_bits(out[i], want)) {
-                fail("%04x gives %.9g", h[i], (double)out[i]);
-                return;
-            }
-        }
-        check_before(1, out);
-        from += (uint32_t)n;
-    }
-}
-
 static void check_f32_to_f16(const kern_table *k)
 {
     for (int n = 0; n < 2000; n++) {
@@ -356,8 +333,7 @@ static void check_f32_to_f16(const kern_table *k)
     }
 
 const vector_check vector_checks[] = {
-    CHECK(quantize_q8), CHECK(rmsnorm),    CHECK(rope),        CHECK(softmax),
-    CHECK(swiglu),      CHECK(axpy),       CHECK(f32_to_f16),  CHECK(f16_to_f32),
-    CHECK(attend_f32),  CHECK(attend_f16), CHECK(attend_q8_0),
+    CHECK(quantize_q8), CHECK(rmsnorm),    CHECK(rope),       CHECK(softmax),    CHECK(swiglu),
+    CHECK(axpy),        CHECK(f32_to_f16), CHECK(attend_f32), CHECK(attend_f16), CHECK(attend_q8_0),
 };
 const size_t n_vector_checks = sizeof(vector_checks) / sizeof(vector_checks[0]);

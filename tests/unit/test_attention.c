@@ -212,8 +212,10 @@ static void spans_add_up(void **state)
     for (int64_t i = 0; i < POSITIONS * HEADS * DIM; i++)
         for (uint64_t n = 0; n < 3; n++)
             numbers[n][i] = (float)(base_random_unit(1, n, (uint64_t)i) * 4 - 2);
-    for (int64_t i = 0; i < POSITIONS * KV_HEADS * DIM; i++)
-        numbers[1][i] *= (float)(1 + sin((double)(i / (KV_HEADS * DIM)) / 300 - 3.4));
+    for (int64_t i = 0; i < POSITIONS * KV_HEADS * DIM; i++) {
+        int64_t position = i / (KV_HEADS * DIM);
+        numbers[1][i] *= (float)(1 + sin((double)position / 300 - 3.4));
+    }
     for (int64_t i = 0; i < POSITIONS * DIM / 2; i++)
         ones[i] = 1;
     model_kv_init(&kv, &weights.config, TENSOR_F32);

@@ -401,8 +401,9 @@ LANES_INLINE void attend_many(const tensor_type type, const kern_attend *a, cons
     int64_t groups = (n + GROUP - 1) / GROUP;
     tile wide = *t;
     if (type == TENSOR_F16) {
-        kern_avx2_f16_to_f32((const uint16_t *)(const void *)t->keys, keys,
-                             groups * GROUP * t->dim);
+        for (int64_t i = 0; i < groups * t->dim; i++) {
+            _mm256_storeu_ps(keys + i * GROUP, load_half(t->keys + i * GROUP * 2));
+        }
     } else if (type == TENSOR_Q8_0) {
         widen_q8_0_keys(t, keys, groups);
     }

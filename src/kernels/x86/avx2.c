@@ -51,7 +51,6 @@ const kern_table kern_avx2 = {
     .swiglu = kern_avx2_swiglu,
     .axpy = kern_avx2_axpy,
     .f32_to_f16 = kern_avx2_f32_to_f16,
-    .f16_to_f32 = kern_avx2_f16_to_f32,
     .attend_f32 = kern_avx2_attend_f32,
     .attend_f16 = kern_avx2_attend_f16,
     .attend_q8_0 = kern_avx2_attend_q8_0,

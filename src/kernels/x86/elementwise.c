@@ -84,17 +84,3 @@ void kern_avx2_f32_to_f16(const float *x, uint16_t *out, int64_t n)
         memcpy(out + i, &h, (size_t)(n - i) * sizeof(*out));
     }
 }
-
-void kern_avx2_f16_to_f32(const uint16_t *x, float *out, int64_t n)
-{
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(x + i));
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(h));
-    }
-    if (i < n) {
-        __m128i h = _mm_setzero_si128();
-        memcpy(&h, x + i, (size_t)(n - i) * sizeof(*x));
-        _mm256_maskstore_ps(out + i, lanes_mask(n - i), _mm256_cvtph_ps(h));
-    }
-}
