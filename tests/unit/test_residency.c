@@ -537,12 +537,12 @@ static void test_a_replaced_file(void **state)
 static void test_short_of_memory(void **state)
 {
     (void)state;
-    uint64_t n = 1, least = least_budget() + 2 * MIB;
+    uint64_t n = 1;
     for (uint64_t step = 1;; n += step) {
         marco_engine_params params = marco_engine_params_default();
         marco_engine *engine = NULL;
         marco_error error = {0};
-        params.ram = least;
+        params.ram = least_budget() + 2 * MIB;
         params.threads = 2;
         base_alloc_fail_at(n);
         marco_status status = marco_engine_open(sparse, &params, &engine, &error);
