@@ -189,8 +189,8 @@ static bool look_ahead(player *p)
 static void use(player *p, size_t i, size_t step)
 {
     int32_t key = p->t->keys[i];
-    double layers = p->t->range / MAX_EXPERTS + 1;
-    double now = (double)step / (HALF_LIFE * layers);
+    int32_t layers = (p->t->range - 1) / MAX_EXPERTS + 1;
+    double now = (double)step / ((double)HALF_LIFE * layers);
     switch (p->policy) {
     case POLICY_LRU:
         p->worth[key] = (double)p->clock++;

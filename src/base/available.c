@@ -81,7 +81,7 @@ static uint64_t left_in(const group_files *v, const char *folder)
 static void find_group(const char *root, const char *tag, char group[GROUP_ROOM])
 {
     char path[PATH_ROOM], line[GROUP_ROOM + 64];
-    strcpy(group, "/");
+    memcpy(group, "/", sizeof "/");
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof line, file)) {

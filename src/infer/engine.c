@@ -253,9 +253,10 @@ marco_status infer_take(marco_engine *engine, uint64_t bytes, const char *what, 
     if (!base_add_u64(bytes, engine->taken + least, &need) || need > plan->room)
         return base_fail(error, MARCO_ERROR_MEMORY,
                          "%s: %s does not fit into the %llu MiB of memory: it would take %llu MiB "
-                         "more; shorten it, or raise --ram",
+                         "more; shorten it, or %s",
                          engine->weights->path, what, (unsigned long long)(plan->budget >> 20),
-                         (unsigned long long)((need - plan->room + (1 << 20) - 1) >> 20));
+                         (unsigned long long)((need - plan->room + (1 << 20) - 1) >> 20),
+                         plan->automatic ? "free some memory and load again" : "raise --ram");
     engine->taken += bytes;
     share_room(engine);
     return MARCO_OK;

@@ -36,8 +36,8 @@ int64_t model_context_tokens(const model_context *context, size_t bytes);
 void model_context_trace(model_context *context, marco_trace_fn fn, void *user);
 
 /* Runs n >= 1 ids at positions position .. position + n - 1 through all layers, writing their keys
- * and values into kv, which holds those of all positions before. Fails where memory is short, and where streamed
- * experts cannot be read: what the pass wrote to kv is then to be forgotten. */
+ * and values into kv, which holds those of all positions before. Fails where memory is short, and
+ * where streamed experts cannot be read: what the pass wrote to kv is then to be forgotten. */
 marco_status model_forward(model_context *context, model_kv *kv, const int32_t *ids, int64_t n,
                            int64_t position, marco_error *error);
 

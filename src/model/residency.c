@@ -32,6 +32,12 @@ static const char *option_text(uint64_t bytes, char out[UNIT_TEXT])
     return out;
 }
 
+/* A size to be tried next: what the process itself holds may be some pages more then. */
+static const char *advice_text(uint64_t bytes, char out[UNIT_TEXT])
+{
+    return option_text(bytes + (1 << 20), out);
+}
+
 static uint64_t mat_bytes(const model_source *source, model_role role, int32_t layer)
 {
     int64_t index = model_source_find(source, role, layer);
@@ -128,13 +134,13 @@ static marco_status plan_budget(const model_source *source, const model_plan_req
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: --ram %s is too little: the model has no experts that could stay in "
                          "the file, so the smallest that works is --ram %s; --mmap needs less",
-                         source->path, option_text(r->ram, asked), option_text(need, least));
+                         source->path, option_text(r->ram, asked), advice_text(need, least));
     if (r->ram < need)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: --ram %s is too little: the smallest that works is --ram %s (with "
                          "all experts in memory: --ram %s)",
-                         source->path, option_text(r->ram, asked), option_text(need, least),
-                         option_text(whole(plan, r), all));
+                         source->path, option_text(r->ram, asked), advice_text(need, least),
+                         advice_text(whole(plan, r), all));
     settle(source, r, r->ram, plan);
     uint64_t used = plan->residency == MODEL_STREAMED ? r->ram : whole(plan, r);
     if (used > reach)
