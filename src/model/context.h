@@ -21,6 +21,7 @@ struct model_context {
     struct model_product *products; /* [X + 4] */
     int64_t *parts;                 /* [X + 5] first part of each product */
     int64_t n_products;             /* of the multiplication under way */
+    size_t part_bytes;              /* of weights, about: what its parts read */
     int64_t *first;                 /* [X + 1] first pair of each expert */
     int32_t *active;                /* [X] experts that have tokens */
     marco_trace_fn trace;           /* told of every choice of experts; NULL: nobody */

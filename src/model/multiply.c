@@ -4,15 +4,17 @@
 #include "tensor/panel.h"
 
 enum {
-    /* Weights that one part reads: small enough that threads end together, large enough to be
-     * worth a visit. No result depends on it. */
-    PART_BYTES = 64 << 10,
+    /* Parts for each thread, so that threads end together; and the bytes of weights that a part
+     * reads: taking one costs some hundred nanoseconds. No result depends on these. */
+    PARTS_PER_THREAD = 16,
+    LEAST_BYTES = 32 << 10,
+    MOST_BYTES = 512 << 10,
     /* Rows of a part: whole panels, and whole blocks of kern_q8 where the product makes those. */
     MIN_ROWS = TENSOR_PANEL_ROWS,
     MIN_GATED_ROWS = 32,
-    MAX_ROWS = 64,
-    /* Tokens of a gated product that are in flight at once. */
+    /* Of a gated product: tokens, and outputs of each matrix, that are in flight at once. */
     GATED_TOKENS = 32,
+    GATED_OUTPUTS = 64 * GATED_TOKENS,
 };
 
 bool model_wants_q8(const model_context *ctx, const model_matrix *w)
@@ -36,7 +38,7 @@ static size_t kernel_floats(const model_matrix *w)
 
 size_t model_multiply_scratch(const model_matrix *w)
 {
-    return kernel_floats(w) + 2 * panel_floats(w) + 2 * (size_t)GATED_TOKENS * MAX_ROWS;
+    return kernel_floats(w) + 2 * panel_floats(w) + 2 * (size_t)GATED_OUTPUTS;
 }
 
 /* ---- rows of one matrix ------------------------------------------------------------------------
@@ -111,29 +113,40 @@ static const void *rows_of(const model_context *ctx, const model_product *p, con
     return p->x.f32 + (p->first + first) * w->cols;
 }
 
-/* Rows of gate and up, and at once silu(gate) * up, which nothing else needs to see. */
-static void multiply_gated(const model_context *ctx, const model_product *p, range gate,
+/* silu(gate) * up for n tokens from t on, in the form that the next product takes. */
+static void activate(const model_context *ctx, const model_product *p, const range *gate, int64_t t,
+                     int64_t n, float *g, const float *u)
+{
+    for (int64_t i = 0; i < n; i++, g += gate->rows, u += gate->rows) {
+        ctx->kernels->swiglu(g, u, gate->rows);
+        if (p->out_q8)
+            ctx->kernels->quantize_q8(
+                g, p->out_q8 + ((p->first + t + i) * p->w->rows + gate->row) / 32, gate->rows);
+        else
+            memcpy(p->out + (t + i) * p->stride + gate->row, g, (size_t)gate->rows * sizeof *g);
+    }
+}
+
+/* Rows of gate and up, activated at once: nothing else needs to see them. */
+static void multiply_gated(const model_context *ctx, const model_product *p, const range *part,
                            float *scratch)
 {
-    range up = gate;
-    up.w = p->up;
     size_t kernel = model_multiply_scratch(p->w) > model_multiply_scratch(p->up)
                         ? model_multiply_scratch(p->w)
                         : model_multiply_scratch(p->up);
-    float *g = scratch + kernel - 2 * (size_t)GATED_TOKENS * MAX_ROWS;
-    float *u = g + (size_t)GATED_TOKENS * MAX_ROWS;
-    for (int64_t t = 0; t < p->n; t += GATED_TOKENS) {
-        int64_t n = p->n - t < GATED_TOKENS ? p->n - t : GATED_TOKENS;
-        multiply_rows(ctx, &gate, rows_of(ctx, p, p->w, t), n, g, gate.rows, scratch);
-        multiply_rows(ctx, &up, rows_of(ctx, p, p->up, t), n, u, gate.rows, scratch);
-        for (int64_t i = 0; i < n; i++) {
-            float *h = g + i * gate.rows;
-            ctx->kernels->swiglu(h, u + i * gate.rows, gate.rows);
-            if (p->out_q8)
-                ctx->kernels->quantize_q8(
-                    h, p->out_q8 + ((p->first + t + i) * p->w->rows + gate.row) / 32, gate.rows);
-            else
-                memcpy(p->out + (t + i) * p->stride + gate.row, h, (size_t)gate.rows * sizeof *h);
+    float *g = scratch + kernel - 2 * GATED_OUTPUTS, *u = g + GATED_OUTPUTS;
+    int64_t tokens = p->n < GATED_TOKENS ? p->n : GATED_TOKENS;
+    int64_t most = GATED_OUTPUTS / tokens / MIN_GATED_ROWS * MIN_GATED_ROWS;
+    range gate = *part;
+    for (int64_t end = part->row + part->rows; gate.row < end; gate.row += most) {
+        gate.rows = end - gate.row < most ? end - gate.row : most;
+        range up = gate;
+        up.w = p->up;
+        for (int64_t t = 0; t < p->n; t += tokens) {
+            int64_t n = p->n - t < tokens ? p->n - t : tokens;
+            multiply_rows(ctx, &gate, rows_of(ctx, p, p->w, t), n, g, gate.rows, scratch);
+            multiply_rows(ctx, &up, rows_of(ctx, p, p->up, t), n, u, gate.rows, scratch);
+            activate(ctx, p, &gate, t, n, g, u);
         }
     }
 }
@@ -152,12 +165,17 @@ static int64_t find_product(const model_context *ctx, int64_t part)
     return low;
 }
 
-static int64_t rows_per_part(const model_product *p)
+/* Bytes of weights that a row of the product reads. */
+static size_t bytes_per_row(const model_product *p)
+{
+    return p->w->row_bytes + (p->up ? p->up->row_bytes : 0);
+}
+
+static int64_t rows_per_part(const model_context *ctx, const model_product *p)
 {
     int64_t least = p->up ? MIN_GATED_ROWS : MIN_ROWS;
-    size_t bytes = p->w->row_bytes + (p->up ? p->up->row_bytes : 0);
-    int64_t rows = (int64_t)(PART_BYTES / bytes) / least * least;
-    return rows < least ? least : rows > MAX_ROWS ? MAX_ROWS : rows;
+    int64_t rows = (int64_t)(ctx->part_bytes / bytes_per_row(p)) / least * least;
+    return rows > least ? rows : least;
 }
 
 static void multiply_part(void *user, int64_t turn, int thread)
@@ -167,21 +185,26 @@ static void multiply_part(void *user, int64_t turn, int thread)
     int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     float *scratch = ctx->scratch + (size_t)thread * ctx->scratch_stride;
-    int64_t rows = rows_per_part(p);
+    int64_t rows = rows_per_part(ctx, p);
     range r = {p->w, p->mat, (part - ctx->parts[i]) * rows, rows, ctx->f32 || p->f32};
     r.rows = p->w->rows - r.row < rows ? p->w->rows - r.row : rows;
     if (p->up)
-        multiply_gated(ctx, p, r, scratch);
+        multiply_gated(ctx, p, &r, scratch);
     else
         multiply_rows(ctx, &r, rows_of(ctx, p, p->w, 0), p->n, p->out + r.row, p->stride, scratch);
 }
 
 void model_multiply(model_context *ctx, int64_t n_products)
 {
+    size_t bytes = 0;
+    for (int64_t i = 0; i < n_products; i++)
+        bytes += (size_t)ctx->products[i].w->rows * bytes_per_row(&ctx->products[i]);
+    bytes /= (size_t)PARTS_PER_THREAD * (size_t)base_pool_threads(ctx->pool);
+    ctx->part_bytes = bytes < LEAST_BYTES ? LEAST_BYTES : bytes > MOST_BYTES ? MOST_BYTES : bytes;
     ctx->parts[0] = 0;
     ctx->n_products = n_products;
     for (int64_t i = 0; i < n_products; i++) {
-        int64_t rows = rows_per_part(&ctx->products[i]);
+        int64_t rows = rows_per_part(ctx, &ctx->products[i]);
         ctx->parts[i + 1] = ctx->parts[i] + (ctx->products[i].w->rows + rows - 1) / rows;
     }
     for (int64_t i = 0; ctx->observer && i < n_products; i++) {

@@ -16,12 +16,11 @@ LANES_INLINE __m256i lanes_mask(int64_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), index);
 }
 
-/* Asks for memory that weights read at p will get to soon. Rows read four abreast are too short for
- * the processor to see a pattern in: without this, Q8_0 comes from memory at a quarter of the rate.
- * An address past the end does nothing. */
+/* Asks for memory that weights read at p will get to soon: the processor's own prefetching stops at
+ * every page and starts anew with every part. An address past the end does nothing. */
 LANES_INLINE void lanes_prefetch(const char *p)
 {
-    enum { AHEAD = 12288 };
+    enum { AHEAD = 8192 };
     _mm_prefetch((const char *)((uintptr_t)p + AHEAD), _MM_HINT_T0);
 }
 
