@@ -4,7 +4,6 @@
 #include "tensor/blocks.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
-#include "tensor/range.h"
 #include "tensor/search.h"
 
 void tensor_iq4_xs_decode(const void *src, float *restrict dst, int64_t n)
@@ -28,15 +27,6 @@ void tensor_iq4_xs_decode(const void *src, float *restrict dst, int64_t n)
     }
 }
 
-/* The 6-bit signed numbers about value / unit. */
-static void neighbours(float value, float unit, int32_t out[2])
-{
-    float steps = floorf(value * range_inverse(unit));
-    int32_t below = steps < -32 ? -32 : steps < 31 ? (int32_t)steps : 31;
-    out[0] = below;
-    out[1] = below < 31 ? below + 1 : 31;
-}
-
 /* x, importance: [256]. The largest scale becomes -32. */
 static void encode_block(const float *x, const float *importance, tensor_iq4_xs *block)
 {
@@ -53,7 +43,7 @@ static void encode_block(const float *x, const float *importance, tensor_iq4_xs 
     for (int i = 0; i < 8; i++) {
         uint8_t levels[32];
         int32_t s[2];
-        neighbours(scales[i], d, s);
+        search_neighbours(scales[i], d, -32, 31, s);
         float below = search_iq4_levels(&g[i], d * (float)s[0], NULL);
         float above = search_iq4_levels(&g[i], d * (float)s[1], NULL);
         int32_t scale = s[above < below];

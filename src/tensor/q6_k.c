@@ -4,7 +4,6 @@
 #include "tensor/blocks.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
-#include "tensor/range.h"
 #include "tensor/search.h"
 
 /* A half of 128 elements is four runs of 32. Their low four bits lie in 64 bytes: runs 0 and 1 in
@@ -31,15 +30,6 @@ void tensor_q6_k_decode(const void *src, float *restrict dst, int64_t n)
     }
 }
 
-/* The signed bytes about value / unit. */
-static void neighbours(float value, float unit, int32_t out[2])
-{
-    float steps = floorf(value * range_inverse(unit));
-    int32_t below = steps < -128 ? -128 : steps < 127 ? (int32_t)steps : 127;
-    out[0] = below;
-    out[1] = below < 127 ? below + 1 : 127;
-}
-
 static void put_level(tensor_q6_k *block, int i, uint8_t level)
 {
     int half = i / 128, run = i % 128 / 32;
@@ -64,7 +54,7 @@ static void encode_block(const float *x, const float *importance, tensor_q6_k *b
     for (int i = 0; i < 16; i++) {
         uint8_t levels[16];
         int32_t s[2];
-        neighbours(scales[i], d, s);
+        search_neighbours(scales[i], d, -128, 127, s);
         float below = search_symmetric_levels(&g[i], 32, d * (float)s[0], NULL);
         float above = search_symmetric_levels(&g[i], 32, d * (float)s[1], NULL);
         block->scales[i] = (int8_t)s[above < below];

@@ -315,18 +315,17 @@ float search_iq4_levels(const search_group *g, float scale, uint8_t *levels)
 /* ---- Q4_K and Q5_K ----------------------------------------------------------------------------
  */
 
+void search_neighbours(float value, float unit, int low, int high, int32_t out[2])
+{
+    float steps = floorf(value * range_inverse(unit));
+    int32_t below = steps < (float)low ? low : steps < (float)high ? (int32_t)steps : high;
+    out[0] = below;
+    out[1] = below < high ? below + 1 : high;
+}
+
 static float half_rounded(float f)
 {
     return half_f16_decode(half_f16_encode(f));
-}
-
-/* The 6-bit numbers below and above value / unit. */
-static void neighbours(float value, float unit, uint8_t out[2])
-{
-    float steps = value * range_inverse(unit);
-    int32_t below = steps < 0 ? 0 : steps < 63 ? (int32_t)steps : 63;
-    out[0] = (uint8_t)below;
-    out[1] = (uint8_t)(below < 63 ? below + 1 : 63);
 }
 
 void search_k_block(const float *x, const float *importance, int top, search_k *out)
@@ -342,17 +341,18 @@ void search_k_block(const float *x, const float *importance, int top, search_k *
     out->d = half_rounded(most_scale / 63);
     out->dmin = half_rounded(most_min / 63);
     for (int i = 0; i < 8; i++) {
-        uint8_t s[2], m[2];
+        int32_t s[2], m[2];
         float least_error = 0;
-        neighbours(scales[i], out->d, s);
-        neighbours(-mins[i], out->dmin, m);
+        search_neighbours(scales[i], out->d, 0, 63, s);
+        search_neighbours(-mins[i], out->dmin, 0, 63, m);
         for (int k = 0; k < 4; k++) {
-            float error = search_affine_levels(&g[i], top, out->d * (float)s[k / 2],
-                                               -out->dmin * (float)m[k % 2], NULL);
+            int32_t scale = s[k / 2], min = m[k % 2];
+            float error = search_affine_levels(&g[i], top, out->d * (float)scale,
+                                               -out->dmin * (float)min, NULL);
             if (k == 0 || error < least_error) {
                 least_error = error;
-                out->scales[i] = s[k / 2];
-                out->mins[i] = m[k % 2];
+                out->scales[i] = (uint8_t)scale;
+                out->mins[i] = (uint8_t)min;
             }
         }
         search_affine_levels(&g[i], top, out->d * (float)out->scales[i],

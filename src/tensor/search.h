@@ -44,6 +44,10 @@ float search_affine_levels(const search_group *g, int top, float scale, float mi
 float search_symmetric_levels(const search_group *g, int bottom, float scale, uint8_t *levels);
 float search_iq4_levels(const search_group *g, float scale, uint8_t *levels);
 
+/* The whole numbers below and above value / unit, within low .. high; where the unit is 0, or too
+ * large for F16, those about 0. */
+void search_neighbours(float value, float unit, int low, int high, int32_t out[2]);
+
 /* Q4_K and Q5_K: eight groups of 32 whose scales and minima are 6-bit multiples of d and dmin. */
 typedef struct search_k {
     float d, dmin; /* as F16 holds them */
