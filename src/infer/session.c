@@ -292,10 +292,8 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
         /* Turns are taken pass by pass: callbacks run outside of them, and may use other sessions
          * of the engine. */
         pthread_mutex_lock(&s->engine->turn);
-        marco_status status = take_context(s, (int64_t)(position + count), error);
-        if (!status)
-            status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
-                                   (int64_t)position, error);
+        marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
+                                            (int64_t)position, error);
         if (!status && !e && done == n)
             model_logits(s->context, (int64_t)count - 1, 1, s->logits);
         pthread_mutex_unlock(&s->engine->turn);
@@ -317,6 +315,11 @@ static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, eac
     if (!s || (n && !ids) || (e && !e->fn))
         return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_eval: an argument is NULL");
     marco_status status = accept_ids(s, ids, n, error);
+    if (!status) {
+        pthread_mutex_lock(&s->engine->turn);
+        status = take_context(s, (int64_t)(s->length + n), error);
+        pthread_mutex_unlock(&s->engine->turn);
+    }
     if (status)
         return status;
     status = run_chunks(s, n, e, error);
