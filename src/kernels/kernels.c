@@ -7,7 +7,7 @@
 #include "kernels/portable.h"
 #include "marco/marco.h"
 #ifdef KERNELS_X86
-#include "kernels/x86/avx2.h"
+#include "kernels/x86/avx512vnni.h"
 #endif
 
 const kern_table *kern_table_at(int i)
@@ -18,6 +18,9 @@ const kern_table *kern_table_at(int i)
 #ifdef KERNELS_X86
     if (i == 1 && kern_avx2_present()) {
         return &kern_avx2;
+    }
+    if (i == 2 && kern_avx512vnni_present()) {
+        return &kern_avx512vnni;
     }
 #endif
     return NULL;

@@ -68,7 +68,7 @@ typedef void (*kern_attend_fn)(const kern_attend *a, const void *keys, const voi
                                const void *next, int64_t first);
 
 typedef struct kern_table {
-    const char *level; /* "portable", "avx2" */
+    const char *level; /* "portable", "avx2", "avx512vnni" */
 
     /* By tensor_type. The default path, and the reference path (always KERN_INPUT_F32: the row is
      * decoded, then multiplied in F32). */
@@ -132,9 +132,9 @@ void kern_tile_put_key(const kern_table *kern, tensor_type type, const float *x,
 void kern_tile_put_value(const kern_table *kern, tensor_type type, const float *x, int64_t dim,
                          int64_t slot, void *tile);
 
-/* The best table for this processor, no higher than `level` ("portable", "avx2"; NULL: what
- * MARCO_CPU in the environment says, else the best). NULL for a level that is unknown or that
- * this processor does not have. The table is constant and lives for ever. */
+/* The best table for this processor, no higher than `level` ("portable", "avx2", "avx512vnni";
+ * NULL: what MARCO_CPU in the environment says, else the best). NULL for a level that is unknown or
+ * that this processor does not have. The table is constant and lives for ever. */
 const kern_table *kern_table_get(const char *level);
 
 /* For tests: the i-th level this processor has, lowest first; NULL past the last. */

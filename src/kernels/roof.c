@@ -5,7 +5,7 @@
 #include <string.h>
 
 #ifdef KERNELS_X86
-#include "kernels/x86/avx2.h"
+#include "kernels/x86/avx512vnni.h"
 #endif
 
 enum { AHEAD = 4096, WORDS = 16 }; /* bytes that are asked for early; of a stream at a time */
@@ -95,6 +95,8 @@ const kern_roof *kern_roof_of(const kern_table *table)
 #ifdef KERNELS_X86
     if (table == &kern_avx2)
         return &kern_avx2_roof;
+    if (table == &kern_avx512vnni)
+        return &kern_avx512vnni_roof;
 #endif
     (void)table;
     return &portable_roof;

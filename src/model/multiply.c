@@ -113,6 +113,14 @@ static const void *rows_of(const model_context *ctx, const model_product *p, con
     return p->x.f32 + (p->first + first) * w->cols;
 }
 
+/* What the thread reads after this part may lie anywhere: it is asked for in good time. */
+static void expect(const uint8_t *p)
+{
+    enum { BYTES = 4096, LINE = 64 };
+    for (int i = 0; i < BYTES; i += LINE)
+        __builtin_prefetch(p + i, 0, 2);
+}
+
 /* silu(gate) * up for n tokens from t on, in the form that the next product takes. */
 static void activate(const model_context *ctx, const model_product *p, const range *gate, int64_t t,
                      int64_t n, float *g, const float *u)
@@ -142,6 +150,7 @@ static void multiply_gated(const model_context *ctx, const model_product *p, con
         gate.rows = end - gate.row < most ? end - gate.row : most;
         range up = gate;
         up.w = p->up;
+        expect(model_matrix_row(up.w, up.mat, up.row));
         for (int64_t t = 0; t < p->n; t += tokens) {
             int64_t n = p->n - t < tokens ? p->n - t : tokens;
             multiply_rows(ctx, &gate, rows_of(ctx, p, p->w, t), n, g, gate.rows, scratch);
@@ -178,6 +187,18 @@ static int64_t rows_per_part(const model_context *ctx, const model_product *p)
     return rows > least ? rows : least;
 }
 
+static void expect_part(const model_context *ctx, int64_t turn)
+{
+    int64_t n = ctx->parts[ctx->n_products];
+    if (turn >= n)
+        return;
+    int64_t part = base_pool_lane(ctx->pool, turn, n), i = find_product(ctx, part);
+    const model_product *p = &ctx->products[i];
+    int64_t row = (part - ctx->parts[i]) * rows_per_part(ctx, p);
+    if (row == 0 && p->n == 1) /* else the part before leads to it, or there is time enough */
+        expect(model_matrix_row(p->w, p->mat, row));
+}
+
 static void multiply_part(void *user, int64_t turn, int thread)
 {
     model_context *ctx = user;
@@ -185,6 +206,7 @@ static void multiply_part(void *user, int64_t turn, int thread)
     int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     float *scratch = ctx->scratch + (size_t)thread * ctx->scratch_stride;
+    expect_part(ctx, turn + base_pool_threads(ctx->pool));
     int64_t rows = rows_per_part(ctx, p);
     range r = {p->w, p->mat, (part - ctx->parts[i]) * rows, rows, ctx->f32 || p->f32};
     r.rows = p->w->rows - r.row < rows ? p->w->rows - r.row : rows;

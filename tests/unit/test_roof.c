@@ -41,7 +41,7 @@ static void products_are_as_many_as_counted(void **state)
     float x[KERN_ROOF_LANES], y[KERN_ROOF_LANES];
     int64_t dot = 0;
     for (int i = 0; i < KERN_ROOF_LANES; i++) {
-        a[i] = (int16_t)(i * 17 - 127);
+        a[i] = (int16_t)(i * 17 - 128);
         b[i] = (int16_t)(100 - i * i);
         dot += a[i] * b[i];
         x[i] = (float)(i + 1); /* small whole numbers: F32 sums are exact */
@@ -59,7 +59,7 @@ static void products_are_as_many_as_counted(void **state)
         assert_true(roof->int8(a, b, 2048) ==
                     (int64_t)2048 * KERN_ROOF_PRODUCTS * KERN_ROOF_LANES * 128 * 128);
         for (int i = 0; i < KERN_ROOF_LANES; i++) {
-            a[i] = (int16_t)(i * 17 - 127);
+            a[i] = (int16_t)(i * 17 - 128);
             b[i] = (int16_t)(100 - i * i);
         }
     }

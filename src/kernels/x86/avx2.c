@@ -1,57 +1,9 @@
-/* The table of the AVX2 level: every slot filled. */
+/* The AVX2 level. */
 #include "kernels/x86/avx2.h"
 
-/* clang-format off */
-#define F32(type) {kern_avx2_matmul_##type, KERN_INPUT_F32, false}
-#define Q8(type) {kern_avx2_matmul_##type##_q8, KERN_INPUT_Q8, true}
-/* clang-format on */
+#define KERN_LEVEL "avx2"
+#define Q8(type)   kern_avx2_matmul_##type##_q8
 
-const kern_table kern_avx2 = {
-    .level = "avx2",
-    .matmul =
-        {
-            [TENSOR_F32] = F32(f32),
-            [TENSOR_F16] = F32(f16),
-            [TENSOR_BF16] = F32(bf16),
-            [TENSOR_Q8_0] = Q8(q8_0),
-            [TENSOR_Q4_0] = Q8(q4_0),
-            [TENSOR_Q4_1] = Q8(q4_1),
-            [TENSOR_Q5_0] = Q8(q5_0),
-            [TENSOR_Q5_1] = Q8(q5_1),
-            [TENSOR_IQ4_NL] = Q8(iq4_nl),
-            [TENSOR_Q2_K] = F32(q2_k),
-            [TENSOR_Q3_K] = F32(q3_k),
-            [TENSOR_Q4_K] = Q8(q4_k),
-            [TENSOR_Q5_K] = Q8(q5_k),
-            [TENSOR_Q6_K] = Q8(q6_k),
-            [TENSOR_IQ4_XS] = Q8(iq4_xs),
-        },
-    .matmul_f32 =
-        {
-            [TENSOR_F32] = F32(f32),
-            [TENSOR_F16] = F32(f16),
-            [TENSOR_BF16] = F32(bf16),
-            [TENSOR_Q8_0] = F32(q8_0),
-            [TENSOR_Q4_0] = F32(q4_0),
-            [TENSOR_Q4_1] = F32(q4_1),
-            [TENSOR_Q5_0] = F32(q5_0),
-            [TENSOR_Q5_1] = F32(q5_1),
-            [TENSOR_IQ4_NL] = F32(iq4_nl),
-            [TENSOR_Q2_K] = F32(q2_k),
-            [TENSOR_Q3_K] = F32(q3_k),
-            [TENSOR_Q4_K] = F32(q4_k),
-            [TENSOR_Q5_K] = F32(q5_k),
-            [TENSOR_Q6_K] = F32(q6_k),
-            [TENSOR_IQ4_XS] = F32(iq4_xs),
-        },
-    .quantize_q8 = kern_avx2_quantize_q8,
-    .rmsnorm = kern_avx2_rmsnorm,
-    .rope = kern_avx2_rope,
-    .softmax = kern_avx2_softmax,
-    .swiglu = kern_avx2_swiglu,
-    .axpy = kern_avx2_axpy,
-    .f32_to_f16 = kern_avx2_f32_to_f16,
-    .attend_f32 = kern_avx2_attend_f32,
-    .attend_f16 = kern_avx2_attend_f16,
-    .attend_q8_0 = kern_avx2_attend_q8_0,
-};
+const kern_table kern_avx2 =
+#include "kernels/x86/table.h"
+    ;

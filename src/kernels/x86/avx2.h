@@ -10,6 +10,18 @@
 extern const kern_table kern_avx2;
 extern const kern_roof kern_avx2_roof;
 
+/* Its loops, for the levels above. */
+uint64_t kern_avx2_read_stream(const void *p, size_t bytes);
+uint64_t kern_avx2_read_stream_ahead(const void *p, size_t bytes);
+uint64_t kern_avx2_read_four(const void *p, size_t bytes);
+uint64_t kern_avx2_read_four_ahead(const void *p, size_t bytes);
+float kern_avx2_f32_peak(const float *a, const float *b, int64_t rounds);
+#define KERN_AVX2_READS                                                                            \
+    {                                                                                              \
+        kern_avx2_read_stream, kern_avx2_read_stream_ahead, kern_avx2_read_four,                   \
+            kern_avx2_read_four_ahead                                                              \
+    }
+
 bool kern_avx2_present(void);
 
 void kern_avx2_quantize_q8(const float *x, kern_q8 *q, int64_t n);
@@ -26,9 +38,10 @@ void kern_avx2_attend_f16(const kern_attend *a, const void *keys, const void *va
 void kern_avx2_attend_q8_0(const kern_attend *a, const void *keys, const void *values,
                            const void *next, int64_t first);
 
-#define KERN_AVX2_MATMUL(type)                                                                     \
-    void kern_avx2_matmul_##type(const void *w, int64_t rows, int64_t cols, const void *x,         \
-                                 int64_t n_x, float *out, int64_t out_stride, float *scratch)
+#define KERN_X86_MATMUL(name)                                                                      \
+    void name(const void *w, int64_t rows, int64_t cols, const void *x, int64_t n_x, float *out,   \
+              int64_t out_stride, float *scratch)
+#define KERN_AVX2_MATMUL(type) KERN_X86_MATMUL(kern_avx2_matmul_##type)
 
 /* Weights decoded, activations F32. */
 KERN_AVX2_MATMUL(f32);

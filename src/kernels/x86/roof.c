@@ -33,22 +33,22 @@ static inline uint64_t read_streams(const char *p, size_t bytes, size_t streams,
     return (uint64_t)_mm_extract_epi64(two, 0) ^ (uint64_t)_mm_extract_epi64(two, 1);
 }
 
-static uint64_t read_stream(const void *p, size_t bytes)
+uint64_t kern_avx2_read_stream(const void *p, size_t bytes)
 {
     return read_streams(p, bytes, 1, false);
 }
 
-static uint64_t read_stream_ahead(const void *p, size_t bytes)
+uint64_t kern_avx2_read_stream_ahead(const void *p, size_t bytes)
 {
     return read_streams(p, bytes, 1, true);
 }
 
-static uint64_t read_four(const void *p, size_t bytes)
+uint64_t kern_avx2_read_four(const void *p, size_t bytes)
 {
     return read_streams(p, bytes, 4, false);
 }
 
-static uint64_t read_four_ahead(const void *p, size_t bytes)
+uint64_t kern_avx2_read_four_ahead(const void *p, size_t bytes)
 {
     return read_streams(p, bytes, 4, true);
 }
@@ -95,7 +95,7 @@ static int64_t int8_peak(const int16_t *a, const int16_t *b, int64_t rounds)
         (sum) = _mm256_fmadd_ps(x##half, y##half, sum);                                            \
     } while (0)
 
-static float f32_peak(const float *a, const float *b, int64_t rounds)
+float kern_avx2_f32_peak(const float *a, const float *b, int64_t rounds)
 {
     __m256 x0 = _mm256_loadu_ps(a), x1 = _mm256_loadu_ps(a + 8);
     __m256 y0 = _mm256_loadu_ps(b), y1 = _mm256_loadu_ps(b + 8);
@@ -122,7 +122,7 @@ static float f32_peak(const float *a, const float *b, int64_t rounds)
 }
 
 const kern_roof kern_avx2_roof = {
-    .read = {read_stream, read_stream_ahead, read_four, read_four_ahead},
+    .read = KERN_AVX2_READS,
     .int8 = int8_peak,
-    .f32 = f32_peak,
+    .f32 = kern_avx2_f32_peak,
 };
