@@ -62,18 +62,18 @@ typedef struct model_rows {
     const kern_q8 *q8; /* [n, cols / 32], or NULL */
 } model_rows;
 
-/* out[i * stride + r] = w[mat, r] . x[first + i],   i < n
- * Gated, where `up` is given: silu of that times up[mat, r] . x[first + i]. */
+/* out[i * stride + r] = w[mat, r] . x[i],   i < n
+ * Gated, where `up` is given: silu of that times up[mat, r] . x[i]. */
 typedef struct model_product {
     const model_matrix *w;
     int64_t mat;
     model_rows x;
-    int64_t first, n;
+    int64_t n;
     float *out;
     int64_t stride;
     bool f32;               /* use the reference kernel even on the default path */
     const model_matrix *up; /* NULL, or of the same shape as w */
-    kern_q8 *out_q8; /* for gated ones, [.., rows / 32] from row `first` on: instead of out */
+    kern_q8 *out_q8; /* for gated ones, [n, rows / 32]: instead of out */
 } model_product;
 
 /* All products of the list, as one flat list of (product, row range) parts shared by the threads.

@@ -15,6 +15,7 @@
 typedef struct ffn_task {
     model_context *ctx;
     bool f32, q8; /* forms in which gate and up want their rows */
+    bool one;     /* token in the pass: its row need not be copied */
 } ffn_task;
 
 /* Where the products of gate and up go, in the form that `down` wants. */
@@ -112,7 +113,7 @@ static void gather_token(void *user, int64_t i, int thread)
     int64_t blocks = c->n_embd / 32;
     if (t->q8)
         ctx->kernels->quantize_q8(ctx->normed + i * c->n_embd, ctx->q8 + i * blocks, c->n_embd);
-    for (int32_t k = 0; k < c->n_experts_used; k++) {
+    for (int32_t k = 0; k < c->n_experts_used && !t->one; k++) {
         int64_t pair = ctx->pair_of[i * c->n_experts_used + k];
         if (t->q8)
             memcpy(ctx->gathered_q8 + pair * blocks, ctx->q8 + i * blocks,
@@ -138,40 +139,46 @@ static void combine_token(void *user, int64_t i, int thread)
     }
 }
 
-/* One product per expert of the group, like `p` but for its place. */
-static void multiply_experts(model_context *ctx, model_product p, const int32_t *experts,
-                             int64_t n_experts)
+/* One product per expert of the group, like `p`, which is for all pairs, but for its place. Where
+ * `shared`, x is one row for all of them. */
+static void multiply_experts(model_context *ctx, model_product p, bool shared,
+                             const int32_t *experts, int64_t n_experts)
 {
     for (int64_t i = 0; i < n_experts; i++) {
-        int64_t first = ctx->first[experts[i]];
+        int64_t first = ctx->first[experts[i]], row = shared ? 0 : first;
         model_product *mine = &ctx->products[i];
         *mine = p;
         mine->mat = experts[i];
-        mine->first = first;
         mine->n = ctx->first[experts[i] + 1] - first;
+        mine->x.f32 = p.x.f32 + row * p.w->cols;
+        mine->x.q8 = p.x.q8 + row * (p.w->cols / 32);
         mine->out = p.out + first * p.stride;
+        if (p.out_q8)
+            mine->out_q8 = p.out_q8 + first * (p.w->rows / 32);
     }
     model_multiply(ctx, n_experts);
 }
 
 /* down(silu(gate x) * up x) for the pairs of some experts. */
-static void compute_group(model_context *ctx, const model_layer *layer, const int32_t *experts,
-                          int64_t n)
+static void compute_group(model_context *ctx, const model_layer *layer, int64_t tokens,
+                          const int32_t *experts, int64_t n)
 {
     model_product p = gated(ctx, &layer->expert_gate, &layer->expert_up, &layer->expert_down);
-    p.x = (model_rows){ctx->gathered, ctx->gathered_q8};
-    multiply_experts(ctx, p, experts, n);
+    bool one = tokens == 1; /* its row needs no copies */
+    p.x = one ? (model_rows){ctx->normed, ctx->q8} : (model_rows){ctx->gathered, ctx->gathered_q8};
+    multiply_experts(ctx, p, one, experts, n);
 
     p = (model_product){.w = &layer->expert_down,
                         .x = {ctx->hidden, ctx->hidden_q8},
                         .out = ctx->down,
                         .stride = ctx->weights->config.n_embd};
-    multiply_experts(ctx, p, experts, n);
+    multiply_experts(ctx, p, false, experts, n);
 }
 
 /* The layer's experts that have tokens, group by group as they are there: in memory, all are one
  * group. */
-static marco_status compute_groups(model_context *ctx, int64_t index, marco_error *error)
+static marco_status compute_groups(model_context *ctx, int64_t index, int64_t tokens,
+                                   marco_error *error)
 {
     const model_layer *layer = &ctx->weights->layers[index];
     model_cache *cache = ctx->weights->cache;
@@ -182,12 +189,12 @@ static marco_status compute_groups(model_context *ctx, int64_t index, marco_erro
         if (ctx->first[e + 1] > ctx->first[e])
             ctx->active[n++] = e;
     if (!cache) {
-        compute_group(ctx, layer, experts, n);
+        compute_group(ctx, layer, tokens, experts, n);
         return MARCO_OK;
     }
     model_cache_begin(cache, index, experts, n);
     while (!(status = model_cache_next(cache, &experts, &n, error)) && n > 0)
-        compute_group(ctx, layer, experts, n);
+        compute_group(ctx, layer, tokens, experts, n);
     return status;
 }
 
@@ -195,7 +202,7 @@ marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_e
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
-    ffn_task task = {.ctx = ctx};
+    ffn_task task = {.ctx = ctx, .one = n == 1};
 
     /* The choice of experts is discrete: it is always computed in F32. */
     ctx->products[0] = (model_product){.w = &layer->router,
@@ -216,7 +223,7 @@ marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_e
     task.q8 = gate_q8 || up_q8;
     task.f32 = !gate_q8 || !up_q8;
     base_pool_run(ctx->pool, gather_token, &task, n);
-    marco_status status = compute_groups(ctx, index, error);
+    marco_status status = compute_groups(ctx, index, n, error);
     if (!status)
         base_pool_run(ctx->pool, combine_token, &task, n);
     return status;

@@ -104,13 +104,13 @@ static void multiply_rows(const model_context *ctx, const range *r, const void *
 /* ---- products ----------------------------------------------------------------------------------
  */
 
-/* The product's input from row `first` on, in the form that weights of w's type take. */
+/* The product's input from row t on, in the form that weights of w's type take. */
 static const void *rows_of(const model_context *ctx, const model_product *p, const model_matrix *w,
-                           int64_t first)
+                           int64_t t)
 {
     if (!p->f32 && model_wants_q8(ctx, w))
-        return p->x.q8 + (p->first + first) * (w->cols / 32);
-    return p->x.f32 + (p->first + first) * w->cols;
+        return p->x.q8 + t * (w->cols / 32);
+    return p->x.f32 + t * w->cols;
 }
 
 /* What the thread reads after this part may lie anywhere: it is asked for in good time. */
@@ -128,8 +128,8 @@ static void activate(const model_context *ctx, const model_product *p, const ran
     for (int64_t i = 0; i < n; i++, g += gate->rows, u += gate->rows) {
         ctx->kernels->swiglu(g, u, gate->rows);
         if (p->out_q8)
-            ctx->kernels->quantize_q8(
-                g, p->out_q8 + ((p->first + t + i) * p->w->rows + gate->row) / 32, gate->rows);
+            ctx->kernels->quantize_q8(g, p->out_q8 + ((t + i) * p->w->rows + gate->row) / 32,
+                                      gate->rows);
         else
             memcpy(p->out + (t + i) * p->stride + gate->row, g, (size_t)gate->rows * sizeof *g);
     }
@@ -231,10 +231,9 @@ void model_multiply(model_context *ctx, int64_t n_products)
     }
     for (int64_t i = 0; ctx->observer && i < n_products; i++) {
         const model_product *p = &ctx->products[i];
-        const float *x = p->x.f32 + p->first * p->w->cols;
-        ctx->observer(ctx->observer_user, p->w, p->mat, x, p->n);
+        ctx->observer(ctx->observer_user, p->w, p->mat, p->x.f32, p->n);
         if (p->up)
-            ctx->observer(ctx->observer_user, p->up, p->mat, x, p->n);
+            ctx->observer(ctx->observer_user, p->up, p->mat, p->x.f32, p->n);
     }
     base_pool_run(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
 }
