@@ -50,6 +50,12 @@ typedef struct worker {
     base_cpus allowed;
 } worker;
 
+/* A range of parts that one thread takes first. */
+typedef struct lane {
+    _Alignas(LINE) _Atomic int64_t next;
+    int64_t end;
+} lane;
+
 /* How a task is shared out. `left` is all that says whether there is work: a thread that sees it
  * positive takes one from it, and has a part if it was still positive then. Only after that does
  * it read the other fields, which stay as they are until the part is reported as done. So it does
@@ -60,6 +66,7 @@ struct base_pool {
     int64_t n_parts;
     base_task_fn fn;
     void *user;
+    bool in_lanes;
     _Atomic int caller_cpu; /* where the caller was when it posted the task */
     _Atomic bool stop;
 
@@ -73,6 +80,7 @@ struct base_pool {
 
     int n_threads, n_started;
     worker *workers; /* [n_threads - 1] */
+    lane *lanes;     /* [n_threads] */
 };
 
 static bool has_task(base_pool *pool)
@@ -111,6 +119,20 @@ static bool spin(base_pool *pool, bool (*ready)(base_pool *), int64_t ns)
     }
 }
 
+/* A part from the thread's own lane, or else from the next that has one. There is one: no more
+ * threads come here than there are parts in all lanes. */
+static int64_t take_from_lane(base_pool *pool, int thread)
+{
+    for (int i = thread;; i = i + 1 < pool->n_threads ? i + 1 : 0) {
+        lane *l = &pool->lanes[i];
+        if (atomic_load_explicit(&l->next, memory_order_relaxed) >= l->end)
+            continue;
+        int64_t part = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed);
+        if (part < l->end)
+            return part;
+    }
+}
+
 /* Takes and runs parts while there are any. Returns whether the task is done with them. */
 static bool work(base_pool *pool, int thread)
 {
@@ -119,7 +141,8 @@ static bool work(base_pool *pool, int thread)
         int64_t left = atomic_fetch_sub_explicit(&pool->left, 1, memory_order_acquire);
         if (left <= 0)
             break;
-        pool->fn(pool->user, pool->n_parts - left, thread);
+        int64_t part = pool->in_lanes ? take_from_lane(pool, thread) : pool->n_parts - left;
+        pool->fn(pool->user, part, thread);
         n++;
     }
     return n > 0 && atomic_fetch_sub(&pool->pending, n) == n;
@@ -268,7 +291,8 @@ marco_status base_pool_create(int n_threads, base_pool **out, marco_error *error
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->workers = base_alloc_aligned((size_t)n_threads * sizeof *pool->workers);
-    if (!pool->workers)
+    pool->lanes = base_alloc_aligned((size_t)n_threads * sizeof *pool->lanes);
+    if (!pool->workers || !pool->lanes)
         status = base_fail_memory(error, (size_t)n_threads * sizeof *pool->workers, "threads");
     for (int i = 0; !status && i < n_threads - 1; i++) {
         worker *w = &pool->workers[i];
@@ -304,6 +328,7 @@ void base_pool_destroy(base_pool *pool)
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
     base_free(pool->workers);
+    base_free(pool->lanes);
     base_free(pool);
 }
 
@@ -312,13 +337,7 @@ int base_pool_threads(const base_pool *pool)
     return pool ? pool->n_threads : 1;
 }
 
-int64_t base_pool_lane(const base_pool *pool, int64_t i, int64_t n_parts)
-{
-    int64_t threads = base_pool_threads(pool), lane = i % threads, longer = n_parts % threads;
-    return lane * (n_parts / threads) + (lane < longer ? lane : longer) + i / threads;
-}
-
-void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts)
+static void run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts, bool in_lanes)
 {
     if (!pool || pool->n_threads == 1 || n_parts <= 1) {
         for (int64_t i = 0; i < n_parts; i++)
@@ -328,10 +347,26 @@ void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts
     pool->fn = fn;
     pool->user = user;
     pool->n_parts = n_parts;
+    pool->in_lanes = in_lanes;
+    for (int i = 0; in_lanes && i < pool->n_threads; i++) {
+        int64_t begin = n_parts * i / pool->n_threads;
+        atomic_store_explicit(&pool->lanes[i].next, begin, memory_order_relaxed);
+        pool->lanes[i].end = n_parts * (i + 1) / pool->n_threads;
+    }
     atomic_store_explicit(&pool->caller_cpu, sched_getcpu(), memory_order_relaxed);
     atomic_store_explicit(&pool->pending, n_parts, memory_order_relaxed);
     atomic_store(&pool->left, n_parts);
     wake_workers(pool);
     if (!work(pool, 0))
         wait_until_done(pool);
+}
+
+void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts)
+{
+    run(pool, fn, user, n_parts, false);
+}
+
+void base_pool_run_lanes(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts)
+{
+    run(pool, fn, user, n_parts, true);
 }

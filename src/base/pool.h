@@ -23,11 +23,10 @@ int base_pool_threads(const base_pool *pool);
  * runs them in the calling thread. */
 void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts);
 
-/* Another order for the parts of a task that reads memory: part i of n_parts, as the pool counts
- * them, becomes a part of one of as many lanes as there are threads, lanes being ranges of
- * neighbours. Threads that keep pace then each read one stretch from end to end, as hardware likes
- * it; whoever is late still leaves parts to the others. A permutation of [0, n_parts). */
-int64_t base_pool_lane(const base_pool *pool, int64_t i, int64_t n_parts);
+/* The same for tasks that read memory, part after part: every thread has a lane, a range of
+ * neighbouring parts, which it reads from end to end, as hardware likes it; a thread that is through
+ * with its own takes from the others' lanes. */
+void base_pool_run_lanes(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts);
 
 /* Cores this process may use: physical ones within the affinity mask, capped by the CPU quota of
  * its control groups (see base/cpu.h); at least 1. */

@@ -176,10 +176,10 @@ static const kern_matmul *kernel_of(const meter *t, const model_matrix *m)
     return ready ? kernel : NULL;
 }
 
-static void read_part(void *user, int64_t turn, int thread)
+static void read_part(void *user, int64_t part, int thread)
 {
     meter *t = user;
-    int64_t i = 0, part = base_pool_lane(t->engine->pool, turn, t->parts[t->n]);
+    int64_t i = 0;
     while (t->parts[i + 1] <= part)
         i++;
     const model_matrix *m = t->matrices[i];
@@ -207,7 +207,7 @@ static void measure_memory(meter *t, marco_roof *out)
     for (int round = 0; round < ROUNDS; round++)
         for (t->pattern = 0; t->pattern < PATTERNS; t->pattern++) {
             double start = now();
-            base_pool_run(t->engine->pool, read_part, t, t->parts[t->n]);
+            base_pool_run_lanes(t->engine->pool, read_part, t, t->parts[t->n]);
             rate[t->pattern][round] = (double)t->bytes / (now() - start) * 1e-9;
         }
     for (int pattern = 0; pattern < PATTERNS; pattern++) {

@@ -201,6 +201,19 @@ static void put_out(const attention_task *t, const kern_attend *sum, int64_t kv_
     }
 }
 
+/* The beginning of a head's keys and values, while its query is made: weights have driven them out
+ * of the caches. */
+static void expect_tile(const attention_task *t, int64_t kv_head)
+{
+    enum { BYTES = 4096, LINE = 64 };
+    const uint8_t *tile = model_kv_tile(t->kv, 0, t->layer, kv_head);
+    size_t bytes = t->kv->tile_bytes < BYTES ? t->kv->tile_bytes : BYTES;
+    for (size_t k = 0; k < bytes; k += LINE) {
+        __builtin_prefetch(tile + k, 1);
+        __builtin_prefetch(tile + t->kv->tile_bytes + k, 1);
+    }
+}
+
 /* ---- shared by tokens: a part is a KV head and a block of tokens ----------------------------- */
 
 static void attend_block(void *user, int64_t part, int thread)
@@ -215,8 +228,10 @@ static void attend_block(void *user, int64_t part, int thread)
     int64_t position = t->position + first;
     desk b = desk_of(t, thread, tokens);
 
-    if (t->n == 1)
+    if (t->n == 1) {
+        expect_tile(t, kv_head);
         store(t, 0, kv_head, b.row);
+    }
     make_queries(t, kv_head, first, &b);
     attend_span(t, &b.sum, kv_head, position, 0);
     for (int64_t span = 1; span * SPAN < position + tokens; span++) {
@@ -300,7 +315,10 @@ void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, in
     if (n > 1)
         base_pool_run(ctx->pool, store_token, &t, n);
     if (!splits(c, n, position)) {
-        base_pool_run(ctx->pool, attend_block, &t, heads * ((n + block - 1) / block));
+        if (n == 1)
+            base_pool_run_lanes(ctx->pool, attend_block, &t, heads);
+        else
+            base_pool_run(ctx->pool, attend_block, &t, heads * ((n + block - 1) / block));
         return;
     }
     t.spans = (position + n + SPAN - 1) / SPAN;
@@ -308,7 +326,7 @@ void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, in
     t.runs = t.runs < t.spans * heads ? t.runs : t.spans * heads;
     for (int64_t g = 0; g < heads; g++)
         atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
-    base_pool_run(ctx->pool, attend_run, &t, t.runs);
+    base_pool_run_lanes(ctx->pool, attend_run, &t, t.runs);
 }
 
 void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)

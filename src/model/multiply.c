@@ -6,7 +6,7 @@
 enum {
     /* Parts for each thread, so that threads end together; and the bytes of weights that a part
      * reads: taking one costs some hundred nanoseconds. No result depends on these. */
-    PARTS_PER_THREAD = 16,
+    PARTS_PER_THREAD = 8,
     LEAST_BYTES = 32 << 10,
     MOST_BYTES = 512 << 10,
     /* Rows of a part: whole panels, and whole blocks of kern_q8 where the product makes those. */
@@ -187,26 +187,24 @@ static int64_t rows_per_part(const model_context *ctx, const model_product *p)
     return rows > least ? rows : least;
 }
 
-static void expect_part(const model_context *ctx, int64_t turn)
+static void expect_part(const model_context *ctx, int64_t part)
 {
-    int64_t n = ctx->parts[ctx->n_products];
-    if (turn >= n)
+    if (part >= ctx->parts[ctx->n_products])
         return;
-    int64_t part = base_pool_lane(ctx->pool, turn, n), i = find_product(ctx, part);
+    int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     int64_t row = (part - ctx->parts[i]) * rows_per_part(ctx, p);
     if (row == 0 && p->n == 1) /* else the part before leads to it, or there is time enough */
         expect(model_matrix_row(p->w, p->mat, row));
 }
 
-static void multiply_part(void *user, int64_t turn, int thread)
+static void multiply_part(void *user, int64_t part, int thread)
 {
     model_context *ctx = user;
-    int64_t part = base_pool_lane(ctx->pool, turn, ctx->parts[ctx->n_products]);
     int64_t i = find_product(ctx, part);
     const model_product *p = &ctx->products[i];
     float *scratch = ctx->scratch + (size_t)thread * ctx->scratch_stride;
-    expect_part(ctx, turn + base_pool_threads(ctx->pool));
+    expect_part(ctx, part + 1);
     int64_t rows = rows_per_part(ctx, p);
     range r = {p->w, p->mat, (part - ctx->parts[i]) * rows, rows, ctx->f32 || p->f32};
     r.rows = p->w->rows - r.row < rows ? p->w->rows - r.row : rows;
@@ -235,7 +233,7 @@ void model_multiply(model_context *ctx, int64_t n_products)
         if (p->up)
             ctx->observer(ctx->observer_user, p->up, p->mat, p->x.f32, p->n);
     }
-    base_pool_run(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
+    base_pool_run_lanes(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
 }
 
 /* ---- rows of activations -----------------------------------------------------------------------

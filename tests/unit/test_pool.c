@@ -45,13 +45,45 @@ static void every_part_runs_once(void **state)
             int n_parts = round * 7 % (MAX_PARTS + 1);
             memset(&t, 0, sizeof t);
             t.n_threads = n_threads;
-            base_pool_run(pool, visit, &t, n_parts);
+            if (round % 2)
+                base_pool_run_lanes(pool, visit, &t, n_parts);
+            else
+                base_pool_run(pool, visit, &t, n_parts);
             for (int i = 0; i < MAX_PARTS; i++)
                 assert_int_equal(t.visits[i], i < n_parts);
             assert_int_equal(t.bad_thread, 0);
         }
         base_pool_destroy(pool);
     }
+}
+
+/* One thread takes its lane, which is everything, in order. */
+static void note_order(void *user, int64_t part, int thread)
+{
+    (void)thread;
+    int64_t *expected = user;
+    assert_int_equal(part, *expected);
+    ++*expected;
+}
+
+static void a_lane_is_taken_from_end_to_end(void **state)
+{
+    (void)state;
+    int64_t expected = 0;
+    base_pool_run_lanes(NULL, note_order, &expected, 100);
+    assert_int_equal(expected, 100);
+
+    /* Of two lanes, whoever runs alone takes its own first, and then the other's. */
+    static tally t = {.n_threads = 2};
+    base_pool *pool;
+    assert_int_equal(base_pool_create(2, &pool, NULL), MARCO_OK);
+    for (int round = 0; round < 200; round++) {
+        memset(t.visits, 0, sizeof t.visits);
+        base_pool_run_lanes(pool, visit, &t, 7);
+        for (int i = 0; i < 7; i++)
+            assert_int_equal(t.visits[i], 1);
+    }
+    base_pool_destroy(pool);
 }
 
 /* What a task writes is seen by the caller, and by the next task on another thread. */
@@ -216,6 +248,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_part_runs_once),
+        cmocka_unit_test(a_lane_is_taken_from_end_to_end),
         cmocka_unit_test(results_are_seen_across_tasks),
         cmocka_unit_test(late_threads_take_parts_of_the_task_there_is),
         cmocka_unit_test(an_index_is_in_one_part_at_a_time),

@@ -5,6 +5,7 @@
 #define KERNELS_X86_LANES_H
 
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define LANES_INLINE static inline __attribute__((always_inline))
@@ -16,12 +17,11 @@ LANES_INLINE __m256i lanes_mask(int64_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), index);
 }
 
-/* Asks for memory that weights read at p will get to soon: the processor's own prefetching stops at
- * every page and starts anew with every part. An address past the end does nothing. */
-LANES_INLINE void lanes_prefetch(const char *p)
+/* Asks for the memory `ahead` of p, which will be read soon: the processor's own prefetching stops
+ * at every page and starts anew with every part. An address past the end does nothing. */
+LANES_INLINE void lanes_prefetch(const char *p, size_t ahead)
 {
-    enum { AHEAD = 8192 };
-    _mm_prefetch((const char *)((uintptr_t)p + AHEAD), _MM_HINT_T0);
+    _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T0);
 }
 
 /* ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)), as the portable sums of eight. */

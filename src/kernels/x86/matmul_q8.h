@@ -10,6 +10,7 @@
 #include "tensor/panel.h"
 
 enum {
+    AHEAD = 8192,         /* bytes of a panel that are asked for early */
     TILE_X = 8,           /* activations that share an unpacked block: as many as have registers */
     GROUP_X = 32,         /* activations that stay in the first-level cache while panels pass by */
     UNPACKED_BYTES = 320, /* a block in scratch: 8 vectors of q, d[0], then d[1] or m */
@@ -143,7 +144,8 @@ LANES_INLINE void tile_direct(const format f, const uint8_t *panel, int64_t bloc
         unpacked u;
         if (n_x == 1) {
             for (int64_t line = 0; line < f.panel_bytes * 32 / f.block; line += 64) {
-                lanes_prefetch((const char *)panel + b * f.panel_bytes * 32 / f.block + line);
+                lanes_prefetch((const char *)panel + b * f.panel_bytes * 32 / f.block + line,
+                               AHEAD);
             }
         }
         f.unpack(panel, b, &u);

@@ -7,7 +7,7 @@
 #include "kernels/x86/lanes.h"
 #include "tensor/tensor.h"
 
-enum { TILE_ROWS = 4, TILE_X = 4 };
+enum { TILE_ROWS = 4, TILE_X = 4, TILE_AHEAD = 16384 };
 
 LANES_INLINE __m256 tile_load(tensor_type type, const char *p)
 {
@@ -46,12 +46,15 @@ LANES_INLINE void tile_dot(tensor_type type, const char *w, size_t row_bytes, co
             sum[r][t].odd = _mm256_setzero_ps();
         }
     }
+    /* The next rows are as far away as these are long; of long rows it is enough to look ahead. */
+    size_t ahead = (size_t)n_rows * row_bytes;
+    ahead = ahead < TILE_AHEAD ? ahead : TILE_AHEAD;
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) {
         const char *p = w + (size_t)i * size;
         for (int r = 0; r < n_rows; r++) {
             if (n_x == 1) {
-                lanes_prefetch(p + (size_t)r * row_bytes);
+                lanes_prefetch(p + (size_t)r * row_bytes, ahead);
             }
             __m256 even = tile_load(type, p + (size_t)r * row_bytes);
             __m256 odd = tile_load(type, p + (size_t)r * row_bytes + 8 * size);
