@@ -1,10 +1,14 @@
 """What the measuring scripts share: running marco, medians, tables."""
+import concurrent.futures
 import json
+import mmap
 import os
 import statistics
 import subprocess
 import sys
+import time
 
+CHUNK = 8 << 20  # bytes of a read
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -75,3 +79,28 @@ def forget(path):
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_share(path, start, end, step):
+    """Reads every step-th chunk from start on, past the page cache."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    buffer = mmap.mmap(-1, CHUNK)
+    total = 0
+    for at in range(start, end - CHUNK + 1, step):
+        total += os.preadv(fd, [buffer], at)
+    os.close(fd)
+    return total
+
+
+def streams_rate(path, begin, size, streams):
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(streams) as pool:
+        parts = [pool.submit(read_share, path, begin + i * CHUNK, begin + size, streams * CHUNK)
+                 for i in range(streams)]
+        total = sum(part.result() for part in parts)
+    return total / (time.monotonic() - started)
+
+
+def disk_rate(path, begin, size):
+    """Bytes a second of a part of the file: one stream or four, whichever is faster."""
+    return max(streams_rate(path, begin, size, streams) for streams in (1, 4))

@@ -6,37 +6,10 @@ faster; then load the model with its file dropped from the page cache. (What a h
 virtual machine's disk cannot be dropped from inside, and serves both.)
 """
 import argparse
-import concurrent.futures
-import mmap
 import os
 import statistics
-import time
 
 import common
-
-CHUNK = 8 << 20
-
-
-def read_share(path, start, end, step):
-    """Reads every step-th chunk from start on, past the page cache."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    buffer = mmap.mmap(-1, CHUNK)
-    total = 0
-    for at in range(start, end - CHUNK + 1, step):
-        total += os.preadv(fd, [buffer], at)
-    os.close(fd)
-    return total
-
-
-def disk_rate(path, begin, size, streams):
-    """Bytes a second of a part of the file."""
-    started = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(streams) as pool:
-        parts = [pool.submit(read_share, path, begin + i * CHUNK, begin + size, streams * CHUNK)
-                 for i in range(streams)]
-        total = sum(part.result() for part in parts)
-    return total / (time.monotonic() - started)
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -45,16 +18,16 @@ def main():
                         help="how much of the file to read for the disk's rate (4)")
     arguments = common.parse(parser)
     size = os.path.getsize(arguments.model)
-    sample = min(int(arguments.sample * 1e9), size) // (4 * CHUNK) * (4 * CHUNK)
+    sample = min(int(arguments.sample * 1e9), size) // (4 * common.CHUNK) * (4 * common.CHUNK)
     if sample <= 0:
         parser.error(f"{arguments.model}: too small to measure, or --sample is")
 
     rows = []
     for number in range(arguments.rounds):
         # Another part every time, over the whole of the file.
-        begin = (size - sample) * number // max(arguments.rounds - 1, 1) // CHUNK * CHUNK
+        begin = (size - sample) * number // max(arguments.rounds - 1, 1) // common.CHUNK * common.CHUNK
         common.forget(arguments.model)
-        disk = max(disk_rate(arguments.model, begin, sample, streams) for streams in (1, 4))
+        disk = common.disk_rate(arguments.model, begin, sample)
         common.forget(arguments.model)
         report = common.bench(arguments, "--prefill", "16", "--reps", "1")
         first = report["first_token"]
