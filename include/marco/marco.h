@@ -69,7 +69,8 @@ typedef struct marco_error {
 /* "0.1.0" */
 MARCO_API const char *marco_version(void);
 
-/* The instruction level in use: "portable", "avx2", "avx512vnni". MARCO_CPU in the environment lowers it. */
+/* The instruction level in use: "portable", "avx2", "avx512vnni". MARCO_CPU in the environment
+ * lowers it. */
 MARCO_API const char *marco_cpu_level(void);
 
 /* Releases memory that the library handed out as plain memory. NULL is allowed. */
