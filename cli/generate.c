@@ -173,7 +173,7 @@ json_t *stats_json(const loaded *l, const marco_generation_stats *stats, uint64_
     marco_residency_stats r;
     marco_engine_residency(l->engine, &r);
     return json_pack(
-        "{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:s, s:I, "
+        "{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:I, "
         "s:I, s:I, s:I, s:I, s:f, s:f}",                                            //
         "prompt_tokens", (json_int_t)stats->n_prompt,                               //
         "reply_tokens", (json_int_t)stats->n_reply,                                 //
@@ -190,7 +190,7 @@ json_t *stats_json(const loaded *l, const marco_generation_stats *stats, uint64_
         "seed", (json_int_t)seed,                                                   //
         "threads", (int)info->threads,                                              //
         "cpu", marco_cpu_level(),                                                   //
-        "residency", info->residency,                                               //
+        "residency", json_text(info->residency, strlen(info->residency)),           //
         "budget_bytes", (json_int_t)r.budget,                                       //
         "expert_slots", (json_int_t)r.slots,                                        //
         "expert_hits", (json_int_t)r.hits,                                          //

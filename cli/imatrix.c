@@ -25,7 +25,7 @@ static const cli_option options[] = {
                "Tokens of a chunk, at least 4 (512, or the model's context if that is less)."),
     CLI_OPTION("chunks", 0, INT, "N", struct imatrix_options, chunks, 1,
                "Only the first N chunks; all unless given."),
-    CLI_OPTION("threads", 't', INT, "N", struct imatrix_options, load.threads, 1,
+    CLI_OPTION("threads", 't', THREADS, "N", struct imatrix_options, load.threads, 0,
                "Threads; all the cores this process may use unless given."),
     CLI_OPTION("overwrite", 0, FLAG, NULL, struct imatrix_options, overwrite, 0,
                "Replace an output that exists."),
@@ -39,10 +39,10 @@ static int report(const command *self, const struct imatrix_options *o,
                   const marco_imatrix_result *r)
 {
     if (o->load.json)
-        return json_line(self, json_pack("{s:s, s:i, s:i, s:I, s:I}", "output", o->output, "ctx",
-                                         r->n_ctx, "chunks", r->n_chunks, "experts",
-                                         (json_int_t)r->n_experts, "unused_experts",
-                                         (json_int_t)r->n_unused));
+        return json_line(self, json_pack("{s:o, s:i, s:i, s:I, s:I}", "output",
+                                         json_text(o->output, strlen(o->output)), "ctx", r->n_ctx,
+                                         "chunks", r->n_chunks, "experts", (json_int_t)r->n_experts,
+                                         "unused_experts", (json_int_t)r->n_unused));
     if (o->load.quiet)
         return EXIT_SUCCESS;
     fputs("wrote ", stderr);

@@ -41,7 +41,7 @@ bool parse_size(const char *value, uint64_t *bytes)
     return true;
 }
 
-static int read_kv(const command *self, const char *name, marco_kv_type *type)
+int load_kv(const command *self, const char *name, marco_kv_type *type)
 {
     if (!name)
         *type = MARCO_KV_AUTO;
@@ -77,9 +77,9 @@ int load_engine(const command *self, const load_options *options, const char *ch
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
     if (options->ram && !parse_size(options->ram, &engine.ram))
-        return command_misused(self,
-                               "--ram '%s': must be a size above 0 in bytes, or with K, M or G: 6G",
-                               options->ram);
+        return command_misused(
+            self, "--ram '%s': must be a size above 0 in bytes, or with K, M, G or T: 6G",
+            options->ram);
     if (options->ram && options->mmap)
         return command_misused(self, "--ram excludes --mmap");
     engine.mmap = options->mmap;
@@ -117,7 +117,7 @@ int load_open(const command *self, const load_options *options, const char *chat
               loaded *out)
 {
     marco_session_params session = marco_session_params_default();
-    int exit_status = read_kv(self, options->kv, &session.kv_type);
+    int exit_status = load_kv(self, options->kv, &session.kv_type);
     if (exit_status == EXIT_SUCCESS)
         exit_status = load_engine(self, options, chat_template, out);
     if (exit_status != EXIT_SUCCESS)

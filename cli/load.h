@@ -33,7 +33,7 @@ typedef struct load_options {
                    "f32: the reference path, 32-bit floating point throughout; auto (default): "   \
                    "the fastest path for the weights' types."),                                    \
         CLI_OPTION("ram", 0, TEXT, "SIZE", type, load.ram, 0,                                      \
-                   "The most memory to use in all: bytes, or a number with K, M or G (6G). "       \
+                   "The most memory to use in all: bytes, or a number with K, M, G or T (6G). "    \
                    "Experts that do not fit are read from the file when a token needs them. "      \
                    "Unless given: what is available, everything where it fits."),                  \
         CLI_OPTION("mmap", 0, FLAG, NULL, type, load.mmap, 0,                                      \
@@ -41,12 +41,15 @@ typedef struct load_options {
                    "processes that do.")
 
 /* ... of the session: */
+#define KV_OPTION(type)                                                                            \
+    CLI_OPTION("kv", 0, TEXT, "f16|f32|q8_0", type, load.kv, 0,                                    \
+               "How keys and values are kept: f16 (default), f32 (default under --compute f32), "  \
+               "or q8_0, which takes half the memory of f16.")
+
 #define SESSION_OPTIONS(type)                                                                      \
     CLI_OPTION("ctx", 'c', INT, "N", type, load.ctx, 1,                                            \
                "Tokens of context; what the model was made for unless given."),                    \
-        CLI_OPTION("kv", 0, TEXT, "f16|f32|q8_0", type, load.kv, 0,                                \
-                   "How keys and values are kept: f16 (default), f32 (default under --compute "    \
-                   "f32), or q8_0, which takes half the memory of f16."),                          \
+        KV_OPTION(type),                                                                           \
         CLI_OPTION("chunk", 0, INT, "N", type, load.chunk, 1,                                      \
                    "Prompt tokens per forward pass (512). No effect on any result.")
 
@@ -71,8 +74,11 @@ int load_open(const command *self, const load_options *options, const char *chat
               loaded *out);
 void load_close(loaded *l);
 
-/* "6G", "512M", "4096K" or plain bytes, powers of 1024; false for anything else and for 0. */
+/* "6G", "512M", "4096K", "1T" or plain bytes, powers of 1024; false for anything else and for 0. */
 bool parse_size(const char *value, uint64_t *bytes);
+
+/* What --kv says; NULL: MARCO_KV_AUTO. Returns an exit status, errors reported. */
+int load_kv(const command *self, const char *name, marco_kv_type *type);
 
 /* Opens the engine alone. */
 int load_engine(const command *self, const load_options *options, const char *chat_template,

@@ -13,6 +13,7 @@ struct perplexity_options {
     const char *base;
     const char *base_compute;
     const char *save;
+    marco_kv_type kv_type;
     int32_t chunks;
     bool overwrite;
 };
@@ -23,6 +24,7 @@ static const cli_option options[] = {
                "The file with the text (-: standard input)."),
     CLI_OPTION("ctx", 'c', INT, "N", struct perplexity_options, load.ctx, 1,
                "Tokens of a chunk, at least 4 (512, or the model's context if that is less)."),
+    KV_OPTION(struct perplexity_options),
     CLI_OPTION("chunks", 0, INT, "N", struct perplexity_options, chunks, 1,
                "Only the first N chunks; all unless given."),
     CLI_OPTION("kl-base", 0, TEXT, "BASE", struct perplexity_options, base, 0,
@@ -117,6 +119,7 @@ static int measure(const command *self, const struct perplexity_options *o, load
     params.overwrite = o->overwrite;
     params.progress = progress_of(&l->progress);
     params.on_chunk = on_chunk;
+    params.kv_type = o->kv_type;
     params.user = &l->progress;
     marco_perplexity_result result;
     marco_error error = {0};
@@ -136,6 +139,9 @@ static int run(const command *self, int argc, char **argv)
         return exit_status;
     if (o.base && o.save)
         return command_misused(self, "--kl-base and --save-kl-base exclude each other");
+    exit_status = load_kv(self, o.load.kv, &o.kv_type);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
     bool base_file = o.base && is_base_file(o.base);
     if (o.base_compute && (!o.base || base_file))
         return command_misused(self, "--kl-base-compute is for a checkpoint given to --kl-base");

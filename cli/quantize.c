@@ -1,5 +1,6 @@
 /* marco quantize: the same model in fewer bits. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "interrupt.h"
 #include "load.h"
@@ -38,8 +39,9 @@ static double bits_per_weight(uint64_t bytes, const marco_quantize_stats *stats)
 static int print_json(const command *self, const char *to, double seconds,
                       const marco_quantize_stats *stats)
 {
-    return json_line(self, json_pack("{s:s, s:I, s:f, s:I, s:I, s:f, s:I, s:I}", "output", to,
-                                     "bytes", (json_int_t)write_bytes(to), "seconds", seconds,
+    return json_line(self, json_pack("{s:o, s:I, s:f, s:I, s:I, s:f, s:I, s:I}", "output",
+                                     json_text(to, strlen(to)), "bytes",
+                                     (json_int_t)write_bytes(to), "seconds", seconds,
                                      "weight_bytes_before", (json_int_t)stats->bytes_before,
                                      "weight_bytes", (json_int_t)stats->bytes_after,
                                      "bits_per_weight", bits_per_weight(stats->bytes_after, stats),

@@ -106,12 +106,33 @@ static const char *read_line(trace *t, char *line, place *now)
     while (*line) {
         if (!next_number(&line, MAX_EXPERTS - 1, &expert))
             return "has an expert that is no number, or too large";
-        int32_t key = (int32_t)(here.layer * MAX_EXPERTS + expert);
-        if (!add_key(t, key))
+        if (!add_key(t, (int32_t)(here.layer * MAX_EXPERTS + expert)))
             return "does not fit into memory";
-        t->range = key >= t->range ? key + 1 : t->range;
     }
     return NULL;
+}
+
+/* Numbers the keys by their order from 0 on, so that tables over them are no longer than the trace.
+ * Steps stay sorted. False when out of memory. */
+static bool number_keys(trace *t)
+{
+    int32_t *seen = malloc(t->n_keys * sizeof(*seen));
+    if (!seen)
+        return false;
+    memcpy(seen, t->keys, t->n_keys * sizeof(*seen));
+    qsort(seen, t->n_keys, sizeof(*seen), ascending);
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_keys; i++) {
+        if (n == 0 || seen[i] != seen[n - 1])
+            seen[n++] = seen[i];
+    }
+    for (size_t i = 0; i < t->n_keys; i++)
+        t->keys[i] =
+            (int32_t)((int32_t *)bsearch(&t->keys[i], seen, n, sizeof(*seen), ascending) - seen);
+    t->range = (int32_t)n;
+    t->layers = seen[n - 1] / MAX_EXPERTS + 1;
+    free(seen);
+    return true;
 }
 
 int trace_read(const command *self, const char *path, trace *out)
@@ -137,6 +158,8 @@ int trace_read(const command *self, const char *path, trace *out)
         exit_status = command_fail(self, "out of memory");
     if (exit_status == EXIT_SUCCESS && out->n_steps == 0)
         exit_status = command_fail(self, "%s: no choices of experts in it", path);
+    if (exit_status == EXIT_SUCCESS && !number_keys(out))
+        exit_status = command_fail(self, "out of memory");
     free(line);
     fclose(file);
     return exit_status;
@@ -189,8 +212,7 @@ static bool look_ahead(player *p)
 static void use(player *p, size_t i, size_t step)
 {
     int32_t key = p->t->keys[i];
-    int32_t layers = (p->t->range - 1) / MAX_EXPERTS + 1;
-    double now = (double)step / ((double)HALF_LIFE * layers);
+    double now = (double)step / ((double)HALF_LIFE * p->t->layers);
     switch (p->policy) {
     case POLICY_LRU:
         p->worth[key] = (double)p->clock++;

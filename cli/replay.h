@@ -7,10 +7,11 @@
 
 /* A step is what a layer's pass asks for: its experts, each once, in ascending order. */
 typedef struct trace {
-    int32_t *keys; /* [n_keys] layer and expert as one number below `range`, step after step */
+    int32_t *keys; /* [n_keys] the layers' experts that occur, numbered from 0, step after step */
     size_t *first; /* [n_steps + 1] a step's first in keys */
     size_t n_keys, n_steps;
-    int32_t range;
+    int32_t range;  /* one above the last of keys */
+    int32_t layers; /* one above the last */
     size_t keys_room, steps_room;
 } trace;
 

@@ -25,7 +25,7 @@ static const cli_option options[] = {
         "raw", 0, FLAG, NULL, struct run_options, raw, 0,
         "Continue the text as it stands, without the chat template; special tokens in it count."),
     CLI_OPTION("trace", 0, TEXT, "FILE", struct run_options, trace, 0,
-               "Write which experts the tokens chose to FILE, for marco trace."),
+               "Write which experts the tokens chose to FILE, a new one, for marco trace."),
     LOAD_OPTIONS(struct run_options),
     GENERATE_OPTIONS(struct run_options),
 };
@@ -55,39 +55,58 @@ static int on_text(void *user, const char *data, size_t size)
     return 1;
 }
 
+/* Where --trace writes: a file that was not there before, and is not there after a failure. */
+typedef struct trace_file {
+    const char *path; /* NULL: no trace */
+    FILE *file;
+    bool used;
+    int cause; /* why it took no more, an errno */
+} trace_file;
+
 /* A line per token and layer: the pass, the layer, the position, the experts by rank. */
 static void write_trace(void *user, uint64_t pass, int32_t layer, int64_t position, int64_t n,
                         const int32_t *experts, int32_t used)
 {
-    FILE *file = user;
-    for (int64_t i = 0; i < n; i++) {
-        fprintf(file, "%llu %d %lld", (unsigned long long)pass, layer, (long long)(position + i));
+    trace_file *t = user;
+    t->used = true;
+    for (int64_t i = 0; i < n && !t->cause; i++) {
+        fprintf(t->file, "%llu %d %lld", (unsigned long long)pass, layer,
+                (long long)(position + i));
         for (int32_t k = 0; k < used; k++)
-            fprintf(file, " %d", experts[i * used + k]);
-        fputc('\n', file);
+            fprintf(t->file, " %d", experts[i * used + k]);
+        if (fputc('\n', t->file) == EOF || ferror(t->file))
+            t->cause = errno;
     }
 }
 
-static int trace_open(const command *self, struct run_options *o, FILE **file)
+static int trace_open(const command *self, struct run_options *o, trace_file *t)
 {
-    *file = NULL;
+    *t = (trace_file){0};
     if (!o->trace)
         return EXIT_SUCCESS;
-    *file = fopen(o->trace, "we");
-    if (!*file)
+    t->file = fopen(o->trace, "wxe");
+    if (!t->file && errno == EEXIST)
+        return command_fail(self, "%s already exists; remove it or choose another name", o->trace);
+    if (!t->file)
         return command_fail(self, "cannot write %s: %s", o->trace, strerror(errno));
-    fputs("# marco trace: pass layer position experts...\n", *file);
+    t->path = o->trace;
+    fputs("# marco trace: pass layer position experts...\n", t->file);
     o->load.trace = write_trace;
-    o->load.trace_user = *file;
+    o->load.trace_user = t;
     return EXIT_SUCCESS;
 }
 
-static int trace_close(const command *self, const struct run_options *o, FILE *file,
-                       int exit_status)
+static int trace_close(const command *self, trace_file *t, int exit_status)
 {
-    bool failed = file && ferror(file) != 0;
-    if (file && (fclose(file) != 0 || failed) && exit_status == EXIT_SUCCESS)
-        return command_fail(self, "cannot write %s: %s", o->trace, strerror(errno));
+    if (!t->path)
+        return exit_status;
+    if (fclose(t->file) != 0 && !t->cause)
+        t->cause = errno;
+    bool ran = exit_status == EXIT_SUCCESS || (exit_status == EXIT_INTERRUPTED && t->used);
+    if (!ran || t->cause)
+        remove(t->path);
+    if (ran && t->cause)
+        return command_fail(self, "cannot write %s: %s", t->path, strerror(t->cause));
     return exit_status;
 }
 
@@ -183,7 +202,7 @@ static int run(const command *self, int argc, char **argv)
     loaded l = {0};
     int32_t *ids = NULL;
     size_t n = 0;
-    FILE *trace = NULL;
+    trace_file trace = {0};
     if (!o.load.model)
         return command_misused(self, "no model: give -m MODEL");
     exit_status = text_prompt(self, o.prompt, o.file, &prompt);
@@ -198,7 +217,7 @@ static int run(const command *self, int argc, char **argv)
     marco_free(ids);
     load_close(&l);
     free(prompt.data);
-    return trace_close(self, &o, trace, exit_status);
+    return trace_close(self, &trace, exit_status);
 }
 
 const command run_command = {

@@ -28,7 +28,7 @@ static int read_policies(const command *self, const char *list, bool wanted[POLI
 {
     for (int i = 0; i < POLICY_END; i++)
         wanted[i] = !list;
-    while (list && *list) {
+    while (list) {
         size_t n = strcspn(list, ",");
         int found = 0;
         while (found < POLICY_END &&
@@ -37,7 +37,7 @@ static int read_policies(const command *self, const char *list, bool wanted[POLI
         if (found == POLICY_END)
             return command_misused(self, "--policy '%.*s': must be lru, lfu or opt", (int)n, list);
         wanted[found] = true;
-        list += n + (list[n] == ',');
+        list = list[n] ? list + n + 1 : NULL;
     }
     return EXIT_SUCCESS;
 }
@@ -47,7 +47,7 @@ static int read_sizes(const command *self, const char *list, int64_t sizes[MAX_S
     *n = 0;
     if (!list)
         return command_misused(self, "no size of the cache: give --slots N");
-    while (*list) {
+    while (list) {
         char word[24];
         size_t length = strcspn(list, ",");
         snprintf(word, sizeof(word), "%.*s", (int)(length < 23 ? length : 23), list);
@@ -55,7 +55,7 @@ static int read_sizes(const command *self, const char *list, int64_t sizes[MAX_S
             return command_misused(self, "--slots '%s': must be up to %d whole numbers from 1 on",
                                    word, MAX_SIZES);
         ++*n;
-        list += length + (list[length] == ',');
+        list = list[length] ? list + length + 1 : NULL;
     }
     return EXIT_SUCCESS;
 }

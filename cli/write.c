@@ -34,8 +34,8 @@ int write_report(const command *self, const write_options *options, const char *
     double seconds = seconds_now() - start;
     uint64_t bytes = write_bytes(path);
     if (options->json)
-        return json_line(self, json_pack("{s:s, s:I, s:f}", "output", path, "bytes",
-                                         (json_int_t)bytes, "seconds", seconds));
+        return json_line(self, json_pack("{s:o, s:I, s:f}", "output", json_text(path, strlen(path)),
+                                         "bytes", (json_int_t)bytes, "seconds", seconds));
     if (!options->quiet) {
         char size[32];
         fprintf(stderr, "wrote ");

@@ -69,7 +69,8 @@ typedef struct marco_error {
 /* "0.1.0" */
 MARCO_API const char *marco_version(void);
 
-/* The instruction level in use: "portable", "avx2", "avx512vnni". MARCO_CPU in the environment lowers it. */
+/* The instruction level in use: "portable", "avx2", "avx512vnni". MARCO_CPU in the environment
+ * lowers it. */
 MARCO_API const char *marco_cpu_level(void);
 
 /* Releases memory that the library handed out as plain memory. NULL is allowed. */
@@ -436,6 +437,8 @@ MARCO_API marco_status marco_session_generate(marco_session *session, const int3
 typedef struct marco_perplexity_params {
     int32_t n_ctx;      /* tokens of a chunk, at least 4; 0: 512, or the model's context if less */
     int32_t max_chunks; /* 0: all */
+    /* How the run keeps keys and values; base_engine's is MARCO_KV_AUTO. */
+    marco_kv_type kv_type;
     /* Compare with another run, at most one of the two: a file that `save` left, or an engine with
      * the same vocabulary and tokenizer, which evaluates the same chunks. NULL: don't. */
     const char *base;
@@ -512,7 +515,7 @@ MARCO_API marco_status marco_imatrix(marco_engine *engine, const char *text, siz
 MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error *error);
 
 /* The output of the next four: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
- * folder. It appears whole or not at all; an existing one is refused unless `overwrite`. */
+ * folder (which marco_quantize refuses). It appears whole or not at all; an existing one is refused unless `overwrite`. */
 
 typedef struct marco_convert_params {
     const char *type; /* "F32", "F16", "BF16", "Q8_0", ... for the matrices; NULL: keep */

@@ -58,7 +58,6 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     marco_model_info *info = &engine->info;
     base_text text = {0};
     size_t name_at, provenance_at, residency_at, size;
-    char residency[1024];
 
     describe_types(source, &text);
     base_text_add_char(&text, '\0');
@@ -69,8 +68,7 @@ static marco_status describe(marco_engine *engine, const model_source *source, m
     base_text_add(&text, c->provenance);
     base_text_add_char(&text, '\0');
     residency_at = text.size;
-    model_plan_describe(&engine->plan, source->path, residency, sizeof residency);
-    base_text_add(&text, residency);
+    model_plan_describe(&engine->plan, source->path, &text);
     engine->info_text = base_text_take(&text, &size);
     if (!engine->info_text)
         return base_fail_memory(error, 256, source->path);

@@ -395,12 +395,14 @@ static marco_status set_up(run *r, const char *text, size_t size, marco_error *e
 
     marco_session_params session = marco_session_params_default();
     session.n_ctx = r->chunks.n_ctx;
+    session.kv_type = params->kv_type;
     if (params->base_engine)
         status = check_base_engine(r, text, size, error);
     if (!status)
         status = open_files(r, error);
     if (!status)
         status = marco_session_create(r->engine, &session, &r->session, error);
+    session.kv_type = MARCO_KV_AUTO;
     if (!status && params->base_engine)
         status = marco_session_create(params->base_engine, &session, &r->base_session, error);
     return status;

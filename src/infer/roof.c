@@ -289,5 +289,5 @@ marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_erro
 
 marco_operations marco_engine_operations(const marco_engine *engine, int64_t position, int64_t n)
 {
-    return model_operations(engine->weights, engine->f32, position, n);
+    return model_operations(engine->weights, engine->f32 ? NULL : engine->kernels, position, n);
 }

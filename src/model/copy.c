@@ -78,7 +78,8 @@ static marco_status check_type(const copier *c, marco_error *error)
         const model_tensor *t = &c->source->tensors[i];
         if (!tensor_traits_of(type)->encode && t->type != type && !model_role_is_float(t->role))
             return base_fail(error, MARCO_ERROR_UNSUPPORTED,
-                             "%s can be read but not yet written; choose F32, F16, BF16 or Q8_0",
+                             "%s can be read but not written; choose another type: marco quantize "
+                             "--help lists them",
                              tensor_type_name(type));
     }
     return MARCO_OK;

@@ -1,19 +1,20 @@
 #include "model/operations.h"
 
-/* `times` products of one of the matrices with a vector. */
-static void count(marco_operations *sum, const model_matrix *m, bool f32, double times)
+/* `times` products of one of the matrices with a vector. Kernels NULL: in F32. */
+static void count(marco_operations *sum, const model_matrix *m, const kern_table *kernels,
+                  double times)
 {
     double operations = 2 * times * (double)m->rows * (double)m->cols;
     if (m->rows == 0)
         return; /* the model has no such tensor */
-    if (f32 || tensor_traits_of(m->type)->block == 1)
-        sum->f32 += operations;
-    else
+    if (kernels && kernels->matmul[m->type].input == KERN_INPUT_Q8)
         sum->int8 += operations;
+    else
+        sum->f32 += operations;
 }
 
-marco_operations model_operations(const model_weights *w, bool reference, int64_t position,
-                                  int64_t n)
+marco_operations model_operations(const model_weights *w, const kern_table *kernels,
+                                  int64_t position, int64_t n)
 {
     const model_config *c = &w->config;
     marco_operations sum = {0};
@@ -25,12 +26,12 @@ marco_operations model_operations(const model_weights *w, bool reference, int64_
         const model_matrix *experts[] = {&layer->expert_gate, &layer->expert_up,
                                          &layer->expert_down};
         for (size_t j = 0; j < sizeof each / sizeof *each; j++)
-            count(&sum, each[j], reference, tokens);
+            count(&sum, each[j], kernels, tokens);
         for (size_t j = 0; j < sizeof experts / sizeof *experts; j++)
-            count(&sum, experts[j], reference, tokens * c->n_experts_used);
-        count(&sum, &layer->router, true, tokens);
+            count(&sum, experts[j], kernels, tokens * c->n_experts_used);
+        count(&sum, &layer->router, NULL, tokens);
     }
-    count(&sum, &w->output, reference, 1);
+    count(&sum, &w->output, kernels, 1);
 
     /* A token attends to itself and all before it: each of its query heads meets as many keys, and
      * as many values. */

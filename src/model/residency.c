@@ -195,21 +195,22 @@ marco_status model_plan_make(const model_source *source, const model_plan_reques
                   : plan_freely(source, r, reach, plan, error);
 }
 
-void model_plan_describe(const model_plan *plan, const char *path, char *out, size_t size)
+void model_plan_describe(const model_plan *plan, const char *path, base_text *out)
 {
     char pinned[UNIT_TEXT], cache[UNIT_TEXT], budget[UNIT_TEXT];
     size_text(plan->pinned_bytes, pinned);
     if (plan->residency == MODEL_RESIDENT)
-        snprintf(out, size, "%s in memory", pinned);
+        base_text_printf(out, "%s in memory", pinned);
     else if (plan->residency == MODEL_MAPPED)
-        snprintf(out, size, "%s mapped from %s, shared with other processes",
-                 size_text(plan->weight_bytes, pinned), path);
+        base_text_printf(out, "%s mapped from %s, shared with other processes",
+                         size_text(plan->weight_bytes, pinned), path);
     else
-        snprintf(out, size,
-                 "%s pinned + up to %s of cache for %lld of %lld experts (%.0f%%), read from %s as "
-                 "needed; budget %s%s",
-                 pinned, size_text((uint64_t)plan->slots * plan->slot_bytes, cache),
-                 (long long)plan->slots, (long long)plan->experts,
-                 100.0 * (double)plan->slots / (double)plan->experts, path,
-                 size_text(plan->budget, budget), plan->automatic ? ", all that is available" : "");
+        base_text_printf(
+            out,
+            "%s pinned + up to %s of cache for %lld of %lld experts (%.0f%%), read from %s as "
+            "needed; budget %s%s",
+            pinned, size_text((uint64_t)plan->slots * plan->slot_bytes, cache),
+            (long long)plan->slots, (long long)plan->experts,
+            100.0 * (double)plan->slots / (double)plan->experts, path,
+            size_text(plan->budget, budget), plan->automatic ? ", all that is available" : "");
 }

@@ -2,6 +2,7 @@
 #ifndef MODEL_RESIDENCY_H
 #define MODEL_RESIDENCY_H
 
+#include "base/text.h"
 #include "model/weights.h"
 
 typedef struct model_plan_request {
@@ -31,7 +32,7 @@ typedef struct model_plan {
 marco_status model_plan_make(const model_source *source, const model_plan_request *request,
                              model_plan *plan, marco_error *error);
 
-/* One line for the user, "17.1 GiB in memory". */
-void model_plan_describe(const model_plan *plan, const char *path, char *out, size_t size);
+/* Adds one line for the user, "17.1 GiB in memory". */
+void model_plan_describe(const model_plan *plan, const char *path, base_text *out);
 
 #endif

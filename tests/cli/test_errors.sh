@@ -49,6 +49,7 @@ check 'no output in place' [ ! -e out.gguf ]
 # The same threads for every command that takes them, refused before anything is read or written.
 for bad in 0 1025 10000 -1; do
     for command in 'run -m good.gguf -p a' 'chat -m good.gguf' 'score -m good.gguf --ids 1,2' \
+        'imatrix -m good.gguf -f /dev/null -o out.gguf' \
         'convert good.gguf out.gguf' 'upcycle good.gguf out.gguf' 'synth tiny-qwen3moe out.gguf'; do
         # shellcheck disable=SC2086 # words
         refuses 2 "threads '$bad': must be a whole number from 1 to 1024" \
@@ -60,4 +61,22 @@ check 'no output in place' [ ! -e out.gguf ]
 # Names from a file never reach the terminal raw.
 refuses 1 'x' "$marco" run -m "$(printf 'a\033[31mx\nb')" -p a
 check 'no escape sequence' sh -c '! grep -q "$(printf "\033")" err'
+
+# Names that are not UTF-8, or long, do no harm in JSON.
+odd=$(printf 'caf\351')
+many=$(printf '%0200d/' 1 2 3 4 5 6)
+mkdir -p "$many"
+cp good.gguf "$odd.gguf"
+cp good.gguf "$many$odd.gguf"
+for model in "$odd.gguf" "$many$odd.gguf"; do
+    works "$marco" run -m "$model" -p a -n 1 --mmap --json
+    json '"caf\ufffd.gguf, shared" in rows[0]["stats"]["residency"]'
+done
+works "$marco" convert good.gguf "$odd.out.gguf" --json
+json 'rows[0]["output"] == "caf\ufffd.out.gguf"'
+works "$marco" quantize good.gguf "$odd.out.gguf" --type Q4_0 --overwrite --json
+json 'rows[0]["output"] == "caf\ufffd.out.gguf"'
+printf '%0300d' 7 >letters
+works "$marco" imatrix -m good.gguf -f letters -o "$odd.imatrix" --ctx 8 --json
+json 'rows[0]["output"] == "caf\ufffd.imatrix"'
 finish

@@ -42,6 +42,13 @@ json 'rows[0]["base_perplexity"] == json.load(open("both"))["base_perplexity"]'
 works "$marco" perplexity -m model.gguf -f text --ctx 160 --kl-base base.kl
 check 'people read it' grep -Eq '^  99\.9% +[0-9.]+$' out
 
+# ---- what 8-bit keys and values cost; the base keeps its own
+works "$marco" perplexity -m model.gguf -f text --ctx 160 --kl-base model.gguf --kv q8_0 --json
+json '0 < rows[0]["kl"]["mean"] < 0.05'
+works "$marco" perplexity -m model.gguf -f text --ctx 160 --kl-base model.gguf --kv f16 --json
+json 'abs(rows[0]["kl"]["max"]) < 1e-9 and rows[0]["same_top"] == 1'
+refuses 2 "kv 'f8': must be f16, f32 or q8_0" "$marco" perplexity -m model.gguf -f text --kv f8
+
 refuses 2 'no text: give -f' "$marco" perplexity -m model.gguf
 refuses 1 'nowhere' "$marco" perplexity -m model.gguf -f nowhere
 refuses 1 'the text has 701 tokens, too few' sh -c 'cat text >t; "$1" perplexity -m model.gguf \

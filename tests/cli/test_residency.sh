@@ -96,6 +96,13 @@ works "$marco" run -m model.gguf -f prompt -n 80 --ignore-eos --json --ctx 512 \
 json "rows[0]['stats']['expert_misses'] > rows[0]['stats']['expert_slots']"
 slots=$(sed 's/.*"expert_slots":\([0-9]*\).*/\1/' out)
 ran=$(sed 's/.*"expert_hits":\([0-9]*\),"expert_misses":\([0-9]*\).*/\1 \2/' out)
+cp trace kept
+refuses 1 'trace already exists' "$marco" run -m model.gguf -p hi --trace trace
+check 'and is as it was' cmp -s trace kept
+refuses 1 'missing' "$marco" run -m missing.gguf -p hi --trace new
+refuses 1 'no/folder' "$marco" run -m model.gguf -p hi --trace no/folder/new
+refuses 1 'does not fit' "$marco" run -m model.gguf -f long -n 1 --ram "${least}M" --trace new
+check 'a run that fails leaves no trace' [ ! -e new ]
 works "$marco" trace trace --slots "$slots,1,100000" --json
 json "'%d %d' % (rows[0]['hits'], rows[0]['misses']) == '$ran' and rows[0]['policy'] == 'lru'"
 json "len(rows) == 9 and len({r['hits'] + r['misses'] for r in rows}) == 1"
@@ -109,12 +116,20 @@ json "[(r['policy'], r['hits']) for r in rows] == [('lru', 2), ('opt', 3)]"
 works "$marco" trace small --slots 1,2
 check 'a table' grep -Eq '^lru +2 +2 +4 +33.33%$' out
 
+# Large numbers of layers and experts take no more memory than small ones.
+printf '1 0 0 0\n2 4095 0 16383\n3 0 0 0\n' >far
+works sh -c "ulimit -v 60000; exec '$marco' trace far --slots 1,2 --json"
+json "[r['hits'] for r in rows] == [0, 0, 0, 1, 1, 1]"
+
 refuses 1 'cannot open' "$marco" trace missing --slots 1
 refuses 2 'no trace' "$marco" trace --slots 1
 refuses 2 'give --slots' "$marco" trace small
 refuses 2 "policy 'best'" "$marco" trace small --slots 1 --policy best
-for size in 0 -1 x 1,0; do
+for size in 0 -1 x 1,0 '' , 1, ,1 1,,2; do
     refuses 2 'must be up to' "$marco" trace small --slots "$size"
+done
+for policy in '' , lru, ,lru lr; do
+    refuses 2 'must be lru, lfu or opt' "$marco" trace small --slots 1 --policy "$policy"
 done
 for line in '1 0' '1 0 0' '1 0 0 x' '1 5000 0 1' '1 0 0 20000' '-1 0 0 1' '1 0 0 1 99999999999999999999'; do
     echo "$line" >wrong

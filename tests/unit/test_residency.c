@@ -276,7 +276,7 @@ static void test_plans(void **state)
     model_source *source;
     model_plan plan;
     marco_error error = {0};
-    char text[256];
+    base_text text = {0};
     assert_int_equal(model_source_open(sparse, &source, NULL), MARCO_OK);
     const uint64_t all = model_source_bytes(source);
     model_plan_request r = {.held = 10 * MIB, .available = 1000 * MIB, .session = MIB};
@@ -301,8 +301,8 @@ static void test_plans(void **state)
         assert_true(plan.room >= r.session + (uint64_t)plan.slots * plan.slot_bytes);
         assert_true(r.held + plan.pinned_bytes + plan.room <= r.ram);
     }
-    model_plan_describe(&plan, sparse, text, sizeof text);
-    assert_non_null(strstr(text, "MiB in memory"));
+    model_plan_describe(&plan, sparse, &text);
+    assert_non_null(strstr(text.data, "MiB in memory"));
 
     r.ram = 2000 * (uint64_t)MIB; /* more than there is, but the model fits */
     assert_int_equal(model_plan_make(source, &r, &plan, &error), MARCO_OK);
@@ -317,8 +317,14 @@ static void test_plans(void **state)
     r.available = least - r.held + 65 * MIB;
     assert_int_equal(model_plan_make(source, &r, &plan, &error), MARCO_OK);
     assert_int_equal(plan.residency, MODEL_STREAMED);
-    model_plan_describe(&plan, sparse, text, sizeof text);
-    assert_non_null(strstr(text, "all that is available"));
+    char long_path[4096];
+    memset(long_path, 'x', sizeof long_path - 1);
+    long_path[sizeof long_path - 1] = '\0';
+    base_text_clear(&text);
+    model_plan_describe(&plan, long_path, &text);
+    assert_non_null(strstr(text.data, long_path));
+    assert_non_null(strstr(text.data, "all that is available"));
+    base_text_free(&text);
     model_source_close(source);
 }
 

@@ -101,31 +101,43 @@ static void operations_agree_with_counting_by_hand(void **state)
     (void)state;
     static model_weights w;
     static model_layer layers[28];
+    const kern_table *kernels = kern_table_get(NULL);
     make_nano(&w, layers, TENSOR_Q8_0);
 
     /* By hand, of one token: a layer's attention has 2 * 2048 * 1024 + 2 * 1024 * 1024 = 6291456
      * products, its experts 8 * 3 * 384 * 1024 = 9437184: 440401920 in 28 layers. The head has
      * 155582464, the routers 28 * 232 * 1024 = 6651904, attention 2 * 28 * 16 * 128 = 114688 for
      * each position seen. */
-    marco_operations one = model_operations(&w, false, 0, 1);
+    marco_operations one = model_operations(&w, kernels, 0, 1);
     assert_true(one.int8 == 2 * (440401920.0 + 155582464.0));
     assert_true(one.f32 == 2 * (6651904.0 + 114688.0));
 
     /* 512 tokens see 512 * 513 / 2 = 131328 positions. */
-    marco_operations prompt = model_operations(&w, false, 0, 512);
+    marco_operations prompt = model_operations(&w, kernels, 0, 512);
     assert_true(prompt.int8 == 2 * (512 * 440401920.0 + 155582464.0));
     assert_true(prompt.f32 == 2 * (512 * 6651904.0 + 131328 * 114688.0));
 
     /* Three tokens after 1000 see 1001 + 1002 + 1003. */
-    marco_operations later = model_operations(&w, false, 1000, 3);
+    marco_operations later = model_operations(&w, kernels, 1000, 3);
     assert_true(later.f32 == 2 * (3 * 6651904.0 + 3006 * 114688.0));
 
     /* The reference path, and float weights: all in F32. */
-    marco_operations reference = model_operations(&w, true, 0, 512);
+    marco_operations reference = model_operations(&w, NULL, 0, 512);
     assert_true(reference.int8 == 0 && reference.f32 == prompt.int8 + prompt.f32);
     make_nano(&w, layers, TENSOR_BF16);
-    marco_operations floats = model_operations(&w, false, 0, 512);
+    marco_operations floats = model_operations(&w, kernels, 0, 512);
     assert_true(floats.int8 == 0 && floats.f32 == prompt.int8 + prompt.f32);
+
+    /* Block formats are multiplied as bytes, but for the two whose kernels decode them to F32. */
+    const tensor_type types[] = {TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_IQ4_XS};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        make_nano(&w, layers, types[i]);
+        assert_true(model_operations(&w, kernels, 0, 512).int8 == prompt.int8);
+    }
+    make_nano(&w, layers, TENSOR_Q2_K);
+    assert_true(model_operations(&w, kernels, 0, 512).int8 == 0);
+    make_nano(&w, layers, TENSOR_Q3_K);
+    assert_true(model_operations(&w, kernels, 0, 512).f32 == prompt.int8 + prompt.f32);
 }
 
 /* ---- an engine's --------------------------------------------------------------------------- */
