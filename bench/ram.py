@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Decoding with a budget below the model's size, against what the disk allows.
 
-In turns: read a part of the file past the page cache; then run the model with --ram, its file
-dropped from the page cache, on tokens sampled almost evenly (so that random weights choose other experts for every
-token), and compare its tokens a second with the disk's rate over the bytes missed per token. The
-run's choices of experts are then replayed against a cache of the same size that gives up the least
-recently used, and the process's peak memory is held against the budget.
+In turns: read a part of the file past the page cache; then decode random tokens with --ram, the
+model's file dropped from the page cache, and compare the tokens a second with the disk's rate over
+the bytes missed per token. Then a run records its choices of experts, which are replayed against a
+cache of the same size that gives up the least recently used; and the processes' peak memory is held
+against the budget.
 """
 import argparse
 import os
@@ -16,7 +16,8 @@ import tempfile
 import common
 
 
-def one_run(arguments, seed, trace):
+def traced_run(arguments, seed, trace):
+    """A run on sampled tokens that records its choices of experts."""
     command = [arguments.marco, "run", "-m", arguments.model, "--json", "--quiet", "--raw",
                "--prompt", "a", "--ignore-eos", "--temp", "100", "--seed", str(seed),
                "--tokens", str(arguments.tokens), "--ram", arguments.ram, "--trace", trace]
@@ -35,7 +36,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     common.add_arguments(parser)
     parser.add_argument("--ram", default="6G", help="the budget (6G)")
-    parser.add_argument("--tokens", type=int, default=100, help="tokens a round (100)")
+    parser.add_argument("--tokens", type=int, default=60, help="tokens a round (60)")
+    parser.add_argument("--context", type=int, default=4096,
+                        help="tokens of context before them (4096): with few, random weights choose "
+                             "nearly the same experts for every token")
     parser.add_argument("--sample", type=float, default=2, metavar="GB",
                         help="how much of the file to read for the disk's rate (2)")
     arguments = common.parse(parser)
@@ -49,14 +53,17 @@ def main():
             common.forget(arguments.model)
             disk = common.disk_rate(arguments.model, begin, sample)
             common.forget(arguments.model)
+            report = common.bench(arguments, "--ram", arguments.ram, "--decode",
+                                  str(arguments.context), "--tokens", str(arguments.tokens),
+                                  "--reps", "1")
+            result = report["results"][0]
+            rate, missed = result["tok_s"]["median"], result["expert_bytes_read_per_token"]
             trace = os.path.join(folder, f"trace{number}")
-            stats = one_run(arguments, number + 1, trace)
-            passes = stats["decoded"] + 1
-            missed = stats["expert_bytes_read"] / passes
-            rate = passes / (stats["prefill_seconds"] + stats["decode_seconds"])
+            stats = traced_run(arguments, number + 1, trace)
+            peak = max(report["peak_memory_bytes"], stats["peak_memory_bytes"])
             rows.append({"disk": disk, "missed": missed, "tok_s": rate,
                          "share": rate * missed / disk,
-                         "peak": stats["peak_memory_bytes"] / stats["budget_bytes"],
+                         "peak": peak / stats["budget_bytes"],
                          "misses": stats["expert_misses"],
                          "lru": replayed_misses(arguments, trace, stats["expert_slots"])})
             common.say(f"round {number + 1} of {arguments.rounds}: disk {disk * 1e-9:.2f} GB/s, "

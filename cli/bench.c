@@ -199,6 +199,13 @@ static void show_item(bench *b, const bench_item *item, int32_t rep)
     p->shown = true;
 }
 
+static uint64_t expert_bytes_read(const bench *b)
+{
+    marco_residency_stats stats;
+    marco_engine_residency(b->l.engine, &stats);
+    return stats.bytes_read;
+}
+
 /* Repetitions of each measurement, with the roof measured before, between and after them, so that
  * whatever else the machine does meets both. */
 static marco_status measure(bench *b, marco_error *error)
@@ -211,9 +218,11 @@ static marco_status measure(bench *b, marco_error *error)
             double seconds = 0;
             int32_t tokens = item->decode ? r->tokens : item->n;
             show_item(b, item, rep);
+            uint64_t read = expert_bytes_read(b);
             status = item->decode ? decode(b, item->n, &seconds, error)
                                   : eval_prompt(b, (size_t)item->n, &seconds, error);
             item->rate[rep] = tokens / fmax(seconds, 1e-9);
+            item->expert_bytes += (double)(expert_bytes_read(b) - read);
             if (!status)
                 status = measure_roof(b, error);
             if (!status)

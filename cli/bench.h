@@ -16,6 +16,7 @@ typedef struct bench_item {
     int32_t n; /* tokens of a prefill; context before the first token of a decode */
     double rate[BENCH_MAX_REPS];  /* tokens a second */
     double share[BENCH_MAX_REPS]; /* of what the roof measured before and after it allows */
+    double expert_bytes;          /* read from the file, of all repetitions */
 } bench_item;
 
 typedef struct bench_report {

@@ -79,6 +79,10 @@ static json_t *item_json(const bench_report *r, const bench_item *item)
                   spread_json(bench_spread_of(item->rate, n)), "roof_share",
                   bench_spread_of(item->share, n).median, "roof_share_spread",
                   spread_json(bench_spread_of(item->share, n)));
+    double tokens = (double)r->reps * (item->decode ? r->tokens : item->n);
+    if (object)
+        json_object_set_new(object, "expert_bytes_read_per_token",
+                            json_real(item->expert_bytes / tokens));
     if (object && item->decode) {
         json_object_set_new(object, "decoded", json_integer(r->tokens));
         json_object_set_new(object, "bytes_per_token", json_real(bench_bytes_per_token(r, item)));
