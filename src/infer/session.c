@@ -344,11 +344,12 @@ marco_status marco_session_eval_each(marco_session *session, const int32_t *ids,
     if (!session)
         return evaluate(NULL, ids, n, NULL, error);
     size_t n_vocab = (size_t)session->engine->weights->config.n_vocab;
-    each e = {fn, user, base_alloc_array(LOGITS_AT_ONCE * n_vocab, sizeof(float))};
+    size_t bytes = LOGITS_AT_ONCE * n_vocab * sizeof(float);
+    each e = {fn, user, base_region_alloc(bytes)};
     if (!e.logits)
-        return base_fail_memory(error, LOGITS_AT_ONCE * n_vocab * sizeof(float), "logits");
+        return base_fail_memory(error, bytes, "logits");
     marco_status status = evaluate(session, ids, n, &e, error);
-    base_free(e.logits);
+    base_region_free(e.logits, bytes);
     return status;
 }
 

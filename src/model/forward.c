@@ -144,10 +144,11 @@ static marco_status reserve(model_context *ctx, int64_t n, marco_error *error)
 {
     if (n <= ctx->capacity)
         return MARCO_OK;
-    base_free(ctx->block);
+    base_region_free(ctx->block, ctx->block_bytes);
     ctx->capacity = 0;
     size_t size = lay_out(ctx, (size_t)n, NULL);
-    ctx->block = base_alloc_aligned(size);
+    ctx->block = base_region_alloc(size);
+    ctx->block_bytes = size;
     if (!ctx->block)
         return base_fail(error, MARCO_ERROR_MEMORY,
                          "out of memory: a pass of %lld tokens needs %zu bytes; a smaller chunk "
@@ -162,14 +163,14 @@ void model_context_free(model_context *ctx)
 {
     if (!ctx)
         return;
-    base_free(ctx->block);
+    base_region_free(ctx->block, ctx->block_bytes);
+    base_region_free(ctx->partials, ctx->partials_capacity * sizeof *ctx->partials);
     base_free(ctx->scratch);
     base_free(ctx->inv_freq);
     base_free(ctx->first);
     base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
-    base_free(ctx->partials);
     base_free((void *)ctx->spans_left);
     base_free(ctx);
 }

@@ -17,6 +17,7 @@
 #include "base/available.h"
 #include "base/memory.h"
 #include "memory_source.h"
+#include "model/kv.h"
 #include "model/residency.h"
 #include "scratch.h"
 
@@ -470,6 +471,35 @@ static void test_sessions_share_the_room(void **state)
     marco_engine_close(engine);
 }
 
+/* What a session held has left the process when it is closed, whatever lies above it in the heap.
+ */
+static void test_sessions_leave_no_memory(void **state)
+{
+    (void)state;
+    enum { PAGES = 24 };
+    model_config config = memory_config(MODEL_QWEN3MOE);
+    config.n_layers = 28;
+    config.n_kv_heads = 8;
+    config.head_dim = 128;
+    model_kv kv;
+    model_kv_init(&kv, &config, TENSOR_F16);
+    assert_in_range(kv.page_bytes, 2 * MIB, 8 * MIB);
+    for (int round = 0; round < 3; round++) { /* the heap keeps more after it was given some back */
+        uint64_t before = base_memory_resident(), during;
+        assert_int_equal(model_kv_reserve(&kv, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
+        for (size_t i = 0; i < PAGES; i++)
+            memset(kv.pages[i], 1, kv.page_bytes);
+        void *above = malloc(1000);
+        during = base_memory_resident();
+        model_kv_shrink(&kv, 0);
+        uint64_t after = base_memory_resident();
+        free(above);
+        assert_true(during > before + (PAGES - 1) * kv.page_bytes);
+        assert_true(after < before + 4 * MIB);
+    }
+    model_kv_free(&kv);
+}
+
 /* ---- a file in trouble -------------------------------------------------------------------------
  */
 
@@ -615,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_plan_of_a_dense_model),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_sessions_share_the_room),
+        cmocka_unit_test(test_sessions_leave_no_memory),
         cmocka_unit_test(test_a_changed_file),
         cmocka_unit_test(test_a_replaced_file),
         cmocka_unit_test(test_short_of_memory),
