@@ -34,6 +34,7 @@ struct marco_session {
     size_t length, capacity;
     uint64_t taken;    /* of the engine's room, in all */
     uint64_t kv_taken; /* of it for the KV cache */
+    uint64_t kv_least; /* of that what it keeps until it is closed */
     float *logits;     /* [n_vocab] */
     bool has_logits;   /* they belong to the last token */
 };

@@ -35,6 +35,7 @@ static model_config large_experts(void)
     c.expert_dim = 512;
     c.n_experts = 32;
     c.n_experts_used = 4;
+    c.n_ctx_train = 1 << 15;
     return c;
 }
 
@@ -471,6 +472,55 @@ static void test_sessions_share_the_room(void **state)
     marco_engine_close(engine);
 }
 
+/* The file seems changed, or as it was before. */
+static void touch_file(const char *path, const struct stat *before)
+{
+    struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
+    if (before) {
+        times[0] = before->st_atim;
+        times[1] = before->st_mtim;
+    }
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static int64_t slots_of(const marco_engine *engine)
+{
+    marco_residency_stats stats;
+    marco_engine_residency(engine, &stats);
+    return stats.slots;
+}
+
+/* The room of a long context is the experts' again when the context is cut, or never filled. */
+static void test_short_contexts_leave_room(void **state)
+{
+    (void)state;
+    enum { LONG = 10000 };
+    marco_engine *engine = open_engine(least_budget() + 12 * MIB, false, 2, MARCO_COMPUTE_AUTO);
+    marco_session *session = open_session(engine, 16);
+    marco_error error = {0};
+    struct stat file;
+    int64_t before = slots_of(engine);
+    assert_int_equal(marco_session_eval(session, ids, 3, &error), MARCO_OK);
+    for (int i = 0; i < 3; i++) {
+        if (marco_session_fill(session, LONG, 1, &error))
+            fail_msg("%s", error.message);
+        assert_true(slots_of(engine) < before);
+        assert_int_equal(marco_session_truncate(session, 3), MARCO_OK);
+        assert_int_equal(slots_of(engine), before);
+    }
+    int32_t *prompt = calloc(LONG, sizeof *prompt);
+    assert_non_null(prompt);
+    assert_int_equal(stat(sparse, &file), 0);
+    touch_file(sparse, NULL);
+    assert_int_equal(marco_session_eval(session, prompt, LONG, &error), MARCO_ERROR_IO);
+    touch_file(sparse, &file);
+    assert_int_equal(slots_of(engine), before);
+    assert_int_equal(marco_session_eval(session, ids + 3, 30, &error), MARCO_OK);
+    free(prompt);
+    marco_session_close(session);
+    marco_engine_close(engine);
+}
+
 /* What a session held has left the process when it is closed, whatever lies above it in the heap.
  */
 static void test_sessions_leave_no_memory(void **state)
@@ -502,17 +552,6 @@ static void test_sessions_leave_no_memory(void **state)
 
 /* ---- a file in trouble -------------------------------------------------------------------------
  */
-
-/* Another byte in the middle, with the file's times as they were or not. */
-static void touch_file(const char *path, const struct stat *before)
-{
-    struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
-    if (before) {
-        times[0] = before->st_atim;
-        times[1] = before->st_mtim;
-    }
-    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-}
 
 static void test_a_changed_file(void **state)
 {
@@ -645,6 +684,7 @@ int main(void)
         cmocka_unit_test(test_plan_of_a_dense_model),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_sessions_share_the_room),
+        cmocka_unit_test(test_short_contexts_leave_room),
         cmocka_unit_test(test_sessions_leave_no_memory),
         cmocka_unit_test(test_a_changed_file),
         cmocka_unit_test(test_a_replaced_file),
