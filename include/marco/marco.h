@@ -200,7 +200,8 @@ typedef struct marco_engine_params {
     marco_progress progress;   /* bytes of weights read */
     /* Where the weights live (docs/residency.md). `ram`: bytes that the whole process may hold,
      * with a session and its KV cache; experts that do not fit are read from the file when tokens
-     * choose them. 0: as much as is available, everything where it fits. `mmap`: the pages of a
+     * choose them; other engines count with what they hold when this one is opened, not with what
+     * they take later. 0: as much as is available, everything where it fits. `mmap`: the pages of a
      * GGUF file, shared with other processes that map it; excludes `ram`. No effect on any result.
      */
     uint64_t ram;

@@ -19,11 +19,16 @@ static uint64_t kv_bytes_for(const model_kv *kv, int64_t n)
     return (uint64_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE) * kv->page_bytes;
 }
 
+uint64_t infer_sampler_bytes(const model_config *config)
+{
+    enum { EACH = 8 }; /* numbers for each of the vocabulary */
+    return (uint64_t)config->n_vocab * sizeof(float) * EACH;
+}
+
 /* Logits of a whole batch, and what a sampler sorts. */
 static uint64_t logits_bytes(const model_config *config)
 {
-    enum { SAMPLER = 8 }; /* numbers for each of the vocabulary */
-    return (uint64_t)config->n_vocab * sizeof(float) * (LOGITS_AT_ONCE + SAMPLER);
+    return (uint64_t)config->n_vocab * sizeof(float) * LOGITS_AT_ONCE + infer_sampler_bytes(config);
 }
 
 uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type)
