@@ -670,6 +670,19 @@ static void test_available(void **state)
     put("/sys/fs/cgroup/memory/jobs/one/memory.usage_in_bytes", "1000000\n");
     put("/sys/fs/cgroup/memory/jobs/one/memory.stat", "total_inactive_file 4096\n");
     assert_int_equal(base_memory_available_under(root), 2004096);
+    /* Controllers with a mount of their own together; blanks, colons and "::" in a group's name. */
+    put("/proc/self/cgroup", "4:cpu,memory:/a b/c::d\n2:pids:/jobs/one\n");
+    assert_int_equal(base_memory_available_under(root), 8000 * 1024);
+    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.limit_in_bytes", "2000000\n");
+    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.usage_in_bytes", "500000\n");
+    assert_int_equal(base_memory_available_under(root), 1500000);
+    put("/sys/fs/cgroup/memory/a b/memory.limit_in_bytes", "900000\n");
+    put("/sys/fs/cgroup/memory/a b/memory.usage_in_bytes", "200000\n");
+    assert_int_equal(base_memory_available_under(root), 700000);
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "800000\n");
+    put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "200000\n");
+    put("/proc/self/cgroup", "4:memory:/../outside\n"); /* only the mount is to be seen */
+    assert_int_equal(base_memory_available_under(root), 600000);
     assert_in_range(base_memory_available(), MIB, (uint64_t)1 << 50);
 }
 
