@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/context.h"
 #include "model/rope.h"
+#include "tensor/panel.h"
 
 /* Scratch for the hungriest of the matrices. */
 static size_t widest_product(const model_weights *w)
@@ -116,8 +117,8 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
 
 uint64_t model_context_bytes(const model_config *c, int threads, int64_t n)
 {
-    /* No weights are there yet: two panels and a row of the widest, as if they were F32. */
-    enum { ROWS = 18, TILES = 64 << 10 };
+    /* No weights are there yet: two panels of the widest as if they were F32, and the kernel's. */
+    enum { ROWS = 2 * TENSOR_PANEL_ROWS + KERN_SCRATCH(1), TILES = 64 << 10 };
     const model_weights weights = {.config = *c};
     model_context measured = {.weights = &weights};
     int64_t widest = (int64_t)c->n_heads * c->head_dim;
