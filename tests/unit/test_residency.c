@@ -346,33 +346,45 @@ static void test_plan_of_a_dense_model(void **state)
 /* ---- the same bits ----------------------------------------------------------------------------
  */
 
-static marco_engine *open_engine(uint64_t ram, bool map, int32_t threads, marco_compute compute)
+static marco_engine *open_file(const char *path, uint64_t ram, bool map, int32_t threads,
+                               marco_compute compute)
 {
     marco_engine_params params = marco_engine_params_default();
     marco_engine *engine = NULL;
     marco_error error = {0};
-    if (ram)
-        drop_cache(sparse);
+    if (ram && !base_is_folder(path))
+        drop_cache(path);
     params.ram = ram;
     params.mmap = map;
     params.threads = threads;
     params.compute = compute;
-    if (marco_engine_open(sparse, &params, &engine, &error))
+    if (marco_engine_open(path, &params, &engine, &error))
         fail_msg("%s", error.message);
     return engine;
 }
 
+static marco_engine *open_engine(uint64_t ram, bool map, int32_t threads, marco_compute compute)
+{
+    return open_file(sparse, ram, map, threads, compute);
+}
+
 /* The smallest budget that this process may give now, as a refusal names it, and some for what the
  * process grows by until it is given. */
-static uint64_t least_budget(void)
+static uint64_t least_budget_of(const char *path, marco_kv_type kv_type)
 {
     marco_engine_params params = marco_engine_params_default();
     marco_engine *engine;
     marco_error error = {0};
     params.ram = 1;
     params.threads = 4;
-    assert_int_equal(marco_engine_open(sparse, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
+    params.kv_type = kv_type;
+    assert_int_equal(marco_engine_open(path, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
     return named_size(error.message, 1) + 3 * MIB;
+}
+
+static uint64_t least_budget(void)
+{
+    return least_budget_of(sparse, MARCO_KV_AUTO);
 }
 
 static marco_session *open_session(marco_engine *engine, int32_t chunk)
@@ -442,6 +454,101 @@ static void test_same_bits(void **state)
         }
         free(want);
     }
+}
+
+/* Dense layers between sparse ones (the first is dense), experts whose rows do not fill their last
+ * panel, and of mixed types: rows of `down` are no whole blocks of Q8_0. */
+static model_config odd_shape(model_arch arch, bool dense)
+{
+    model_config c = memory_config(arch);
+    c.n_layers = 4;
+    c.n_embd = 256;
+    c.n_heads = c.n_kv_heads = 8;
+    c.head_dim = 128;
+    c.expert_dim = 516;
+    c.n_experts = 16;
+    c.tied = true;
+    c.n_ctx_train = 1024;
+    for (int i = 0; i < c.n_layers; i++)
+        c.layer_sparse[i] = true;
+    if (dense) { /* which GGUF cannot express */
+        c.ffn_dim = 96;
+        c.layer_sparse[0] = c.layer_sparse[2] = false;
+    }
+    return c;
+}
+
+/* From memory, from a map where it is a file, and from a cache of experts. */
+static void assert_one_model(const char *path, marco_compute compute)
+{
+    marco_engine *engine = open_file(path, 0, false, 2, compute);
+    marco_residency_stats stats;
+    float *want = logits_of(engine, 0);
+    marco_engine_close(engine);
+    if (!base_is_folder(path)) {
+        engine = open_file(path, 0, true, 2, compute);
+        assert_same(engine, 5, want);
+        marco_engine_residency(engine, &stats);
+        assert_true(stats.pinned_bytes == 0 && stats.budget == 0 && stats.slots == 0);
+        marco_engine_close(engine);
+    }
+    engine =
+        open_file(path, least_budget_of(path, MARCO_KV_AUTO) + 6 * MIB, false, 2, compute);
+    assert_same(engine, 5, want);
+    marco_engine_residency(engine, &stats);
+    assert_true(stats.pinned_bytes > 0 && stats.slots < stats.experts);
+    assert_true(stats.misses > (uint64_t)stats.slots && stats.hits > 0);
+    marco_engine_close(engine);
+    free(want);
+}
+
+static void test_same_bits_of_odd_shapes(void **state)
+{
+    (void)state;
+    const model_config moe = odd_shape(MODEL_QWEN3MOE, false);
+    const model_config mixed = odd_shape(MODEL_QWEN3MOE, true);
+    const model_config mixtral = odd_shape(MODEL_MIXTRAL, false);
+    const struct {
+        const model_config *config;
+        int type;
+        const char *name;
+    } cases[] = {
+        {&moe, TENSOR_Q8_0, "odd.gguf"},
+        {&mixed, -1, "odd-folder"},
+        {&mixtral, TENSOR_Q8_0, "permuted.gguf"}, /* its Q and K are stored in another order */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = scratch_path(&place, cases[i].name);
+        write_model(cases[i].config, cases[i].type, path);
+        for (int compute = 0; compute < 2; compute++)
+            assert_one_model(path, (marco_compute)compute);
+    }
+}
+
+/* The budget that a refusal names is one for sessions of the type asked for. */
+static void test_budget_for_a_kv_type(void **state)
+{
+    (void)state;
+    const model_config config = odd_shape(MODEL_QWEN3MOE, false);
+    const char *path = scratch_path(&place, "kv.gguf");
+    marco_engine_params params = marco_engine_params_default();
+    marco_session_params session_params = marco_session_params_default();
+    marco_engine *engine;
+    marco_session *session;
+    marco_error error = {0};
+    write_model(&config, TENSOR_Q8_0, path);
+    uint64_t least = least_budget_of(path, MARCO_KV_AUTO);
+    params.ram = least_budget_of(path, MARCO_KV_F32);
+    assert_in_range(params.ram - least, 7 * MIB, 9 * MIB); /* 512 tokens, 16 KB more of each */
+    params.threads = 4;
+    params.kv_type = session_params.kv_type = MARCO_KV_F32;
+    if (marco_engine_open(path, &params, &engine, &error) ||
+        marco_session_create(engine, &session_params, &session, &error))
+        fail_msg("%s", error.message);
+    marco_session_close(session);
+    marco_engine_close(engine);
+    params.kv_type = (marco_kv_type)9;
+    assert_int_equal(marco_engine_open(path, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
 }
 
 /* ---- sessions in a budget ----------------------------------------------------------------------
@@ -696,6 +803,8 @@ int main(void)
         cmocka_unit_test(test_plans),
         cmocka_unit_test(test_plan_of_a_dense_model),
         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_same_bits_of_odd_shapes),
+        cmocka_unit_test(test_budget_for_a_kv_type),
         cmocka_unit_test(test_sessions_share_the_room),
         cmocka_unit_test(test_short_contexts_leave_room),
         cmocka_unit_test(test_sessions_leave_no_memory),
