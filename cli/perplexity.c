@@ -145,6 +145,11 @@ static int run(const command *self, int argc, char **argv)
     bool base_file = o.base && is_base_file(o.base);
     if (o.base_compute && (!o.base || base_file))
         return command_misused(self, "--kl-base-compute is for a checkpoint given to --kl-base");
+    if (o.load.ram && o.base && !base_file)
+        return command_misused(self,
+                               "--ram is for one model: make a file of %s first (--save-kl-base) "
+                               "and give that to --kl-base",
+                               o.base);
     if (!o.load.model)
         return command_misused(self, "no model: give -m MODEL");
     if (!o.file)

@@ -194,6 +194,13 @@ typedef enum marco_compute {
     MARCO_COMPUTE_F32 = 1,  /* the reference: dequantised weights, F32 throughout */
 } marco_compute;
 
+typedef enum marco_kv_type {
+    MARCO_KV_AUTO = 0, /* F16; F32 on the reference path */
+    MARCO_KV_F16 = 1,
+    MARCO_KV_F32 = 2,
+    MARCO_KV_Q8_0 = 3, /* 8 bits in blocks of 32 with a scale; head dimensions of whole blocks */
+} marco_kv_type;
+
 typedef struct marco_engine_params {
     int32_t threads; /* 1 to 1024; 0: the cores this process may use */
     marco_compute compute;
@@ -201,11 +208,13 @@ typedef struct marco_engine_params {
     marco_progress progress;   /* bytes of weights read */
     /* Where the weights live (docs/residency.md). `ram`: bytes that the whole process may hold,
      * with a session and its KV cache; experts that do not fit are read from the file when tokens
-     * choose them. 0: as much as is available, everything where it fits. `mmap`: the pages of a
+     * choose them; other engines count with what they hold when this one is opened, not with what
+     * they take later. 0: as much as is available, everything where it fits. `mmap`: the pages of a
      * GGUF file, shared with other processes that map it; excludes `ram`. No effect on any result.
      */
     uint64_t ram;
     bool mmap;
+    marco_kv_type kv_type; /* of the sessions to come: `ram` must leave room for one of them */
 } marco_engine_params;
 
 MARCO_API marco_engine_params marco_engine_params_default(void);
@@ -222,7 +231,8 @@ typedef struct marco_model_info {
     int32_t n_vocab;
     int32_t n_ctx_train; /* the context the model was made for, tokens */
     int64_t total_params, active_params;
-    uint64_t weight_bytes;       /* in memory */
+    uint64_t weight_bytes;       /* in memory at most: those mapped or always there, and the largest
+                                  * cache of experts */
     uint64_t bytes_per_token;    /* weights read to decode one token */
     uint64_t kv_bytes_per_token; /* growth of a KV cache of type AUTO per token of context */
     int32_t threads;             /* in use */
@@ -242,7 +252,7 @@ MARCO_API const marco_tokenizer *marco_engine_tokenizer(const marco_engine *engi
 
 typedef struct marco_residency_stats {
     uint64_t budget;        /* bytes of the whole process; 0: none */
-    uint64_t pinned_bytes;  /* weights always in memory */
+    uint64_t pinned_bytes;  /* weights always in memory; 0 where they are mapped */
     uint64_t cache_bytes;   /* of the cache of experts; 0 where none are read as needed */
     int64_t slots, experts; /* experts that the cache holds now, and all of the model */
     uint64_t hits, misses;  /* experts asked for, once per layer and forward pass */
@@ -283,16 +293,11 @@ MARCO_API marco_operations marco_engine_operations(const marco_engine *engine, i
 typedef struct marco_session marco_session;
 
 /* A choice of experts: of forward pass `pass` (1, 2, ...), the layer's router chose experts
- * [n, used], by rank, for the tokens at position .. position + n - 1. */
+ * [n, used], by rank, for the tokens at position .. position + n - 1. Called within the pass, which
+ * holds the engine's lock: it must call nothing of this engine or its sessions, or waits for ever.
+ */
 typedef void (*marco_trace_fn)(void *user, uint64_t pass, int32_t layer, int64_t position,
                                int64_t n, const int32_t *experts, int32_t used);
-
-typedef enum marco_kv_type {
-    MARCO_KV_AUTO = 0, /* F16; F32 on the reference path */
-    MARCO_KV_F16 = 1,
-    MARCO_KV_F32 = 2,
-    MARCO_KV_Q8_0 = 3, /* 8 bits in blocks of 32 with a scale; head dimensions of whole blocks */
-} marco_kv_type;
 
 typedef struct marco_session_params {
     int32_t n_ctx;           /* tokens the session can hold; 0: what the model was made for */

@@ -1,12 +1,12 @@
 #include "base/available.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-enum { PATH_ROOM = 1400, GROUP_ROOM = 512 };
+#include "base/cgroup.h"
+
+enum { PATH_ROOM = 8192 + 64 };
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -34,32 +34,23 @@ static bool find_number(const char *path, const char *name, uint64_t *value)
 
 /* A control group's files: their names and what they say differ between the versions. */
 typedef struct group_files {
-    const char *mount;             /* under root */
     const char *limits[2];         /* either may be missing or "max" */
     const char *used;              /* with the page cache */
     const char *inactive, *active; /* page cache in "memory.stat" */
-    const char *tag;               /* its line in /proc/self/cgroup has this between colons */
 } group_files;
 
 static const group_files versions[] = {
-    {"/sys/fs/cgroup",
-     {"memory.max", "memory.high"},
-     "memory.current",
-     "inactive_file ",
-     "active_file ",
-     "::"},
-    {"/sys/fs/cgroup/memory",
-     {"memory.limit_in_bytes", NULL},
+    {{"memory.limit_in_bytes", NULL},
      "memory.usage_in_bytes",
      "total_inactive_file ",
-     "total_active_file ",
-     ":memory:"},
+     "total_active_file "},
+    {{"memory.max", "memory.high"}, "memory.current", "inactive_file ", "active_file "},
 };
 
 /* What one group leaves; UINT64_MAX where it limits nothing. */
 static uint64_t left_in(const group_files *v, const char *folder)
 {
-    char path[PATH_ROOM + 64];
+    char path[PATH_ROOM];
     uint64_t limit = UINT64_MAX, used, inactive = 0, active = 0;
     for (int i = 0; i < 2 && v->limits[i]; i++) {
         uint64_t here;
@@ -77,37 +68,10 @@ static uint64_t left_in(const group_files *v, const char *folder)
     return limit > used - cache ? limit - (used - cache) : 0;
 }
 
-/* This process's group in a hierarchy, "/" where it is not said. */
-static void find_group(const char *root, const char *tag, char group[GROUP_ROOM])
+static void tighten(void *user, const char *folder, bool v2)
 {
-    char path[PATH_ROOM], line[GROUP_ROOM + 64];
-    memcpy(group, "/", sizeof "/");
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof line, file)) {
-        const char *at = strstr(line, tag);
-        if (at)
-            sscanf(at + strlen(tag), "%511s", group);
-    }
-    if (file)
-        fclose(file);
-}
-
-/* The least that this process's group and those above it leave. A container may see its group's
- * path but not the folders above its own, whose limits then stand in the root of the mount. */
-static uint64_t left_in_groups(const char *root, const group_files *v)
-{
-    char group[GROUP_ROOM], folder[PATH_ROOM];
-    uint64_t left = UINT64_MAX;
-    find_group(root, v->tag, group);
-    for (;;) {
-        snprintf(folder, sizeof folder, "%s%s%s", root, v->mount, group);
-        left = least(left, left_in(v, folder));
-        char *slash = strrchr(group, '/');
-        if (!slash || group[1] == '\0')
-            return left;
-        slash[slash == group] = '\0';
-    }
+    uint64_t *left = user;
+    *left = least(*left, left_in(&versions[v2], folder));
 }
 
 uint64_t base_memory_available_under(const char *root)
@@ -117,8 +81,7 @@ uint64_t base_memory_available_under(const char *root)
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
     if (find_number(path, "MemAvailable:", &kilobytes))
         left = kilobytes * 1024;
-    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
-        left = least(left, left_in_groups(root, &versions[i]));
+    base_cgroup_each(root, "memory", tighten, &left);
     return left;
 }
 

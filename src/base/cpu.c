@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cgroup.h"
 #include "base/pool.h"
 
 enum { WORD = 8 * sizeof(unsigned long), PATH_BYTES = 4096 + 256, LINE_BYTES = 4096 };
@@ -146,71 +147,16 @@ static int quota_v1(const char *folder)
     return cores_of(value[0], value[1]);
 }
 
-/* The tightest quota from mount + group up to mount. Inside a container the group's path may be
- * the host's, of which only the mount itself is to be seen: folders that do not exist say
- * nothing. */
-static int tightest(const char *mount, const char *group, int (*quota_at)(const char *folder))
+static void tighten(void *user, const char *folder, bool v2)
 {
-    char folder[LINE_BYTES];
-    int cores = INT_MAX;
-    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder)
-        return quota_at(mount);
-    for (;;) {
-        int here = quota_at(folder);
-        cores = here < cores ? here : cores;
-        if (strlen(folder) <= strlen(mount))
-            return cores;
-        *strrchr(folder, '/') = '\0';
-    }
-}
-
-static bool names_cpu(const char *controllers)
-{
-    for (const char *s = controllers; s; s = strchr(s, ',')) {
-        s += *s == ',';
-        size_t n = strcspn(s, ",");
-        if (n == 3 && memcmp(s, "cpu", 3) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* The quotas that a line of /proc/self/cgroup, "number:controllers:group", leads to. */
-static int quota_of_line(const char *root, char *line)
-{
-    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : 0;
-    if (!group)
-        return INT_MAX;
-    *controllers++ = '\0';
-    *group++ = '\0';
-    group[strcspn(group, "\n")] = '\0';
-    /* "/.." is a group that lies outside of what this process is shown. */
-    if (group[0] != '/' || strstr(group, "/.."))
-        group = "";
-    bool v2 = controllers[0] == '\0';
-    const char *mounts[] = {v2 ? "" : "/cpu", v2 ? "/unified" : "/cpu,cpuacct"};
-    int cores = INT_MAX;
-    for (int i = 0; i < 2 && (v2 || names_cpu(controllers)); i++) {
-        char mount[PATH_BYTES];
-        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, mounts[i]);
-        int here = tightest(mount, group, v2 ? quota_v2 : quota_v1);
-        cores = here < cores ? here : cores;
-    }
-    return cores;
+    int *cores = user, here = v2 ? quota_v2(folder) : quota_v1(folder);
+    *cores = here < *cores ? here : *cores;
 }
 
 int base_cpu_quota(const char *root)
 {
-    char path[PATH_BYTES], line[LINE_BYTES];
     int cores = INT_MAX;
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof line, file)) {
-        int here = quota_of_line(root, line);
-        cores = here < cores ? here : cores;
-    }
-    if (file)
-        fclose(file);
+    base_cgroup_each(root, "cpu", tighten, &cores);
     return cores;
 }
 

@@ -30,7 +30,8 @@ marco_status base_file_read(const base_file *file, uint64_t offset, void *buffer
 enum { BASE_FILE_ALIGN = 4096, BASE_FILE_SPARE = 2 * BASE_FILE_ALIGN };
 
 /* As base_file_read, for data that the process keeps: they are not left in the page cache too,
- * unless they were there before. `buffer`: BASE_FILE_ALIGN-aligned, size + BASE_FILE_SPARE bytes;
+ * unless all were there before. (Where the system reads through the cache only, what was there in
+ * part is dropped whole.) `buffer`: BASE_FILE_ALIGN-aligned, size + BASE_FILE_SPARE bytes;
  * *data points at the bytes asked for within it. */
 marco_status base_file_read_past(const base_file *file, uint64_t offset, void *buffer, size_t size,
                                  const uint8_t **data, marco_error *error);

@@ -131,13 +131,15 @@ static marco_status load_weights(marco_engine *engine, model_source *source,
                                  const marco_engine_params *params, marco_error *error)
 {
     int threads = base_pool_threads(engine->pool);
+    tensor_type kv = infer_kv_type(engine, params->kv_type);
+    if (!model_kv_fits(&source->config, kv)) /* a session will say so */
+        kv = infer_kv_type(engine, MARCO_KV_AUTO);
     const model_plan_request request = {
         .ram = params->ram,
         .map = params->mmap,
         .held = base_memory_resident(),
         .available = base_memory_available(),
-        .session =
-            infer_session_least(&source->config, threads, infer_kv_type(engine, MARCO_KV_AUTO)),
+        .session = infer_session_least(&source->config, threads, kv),
     };
     marco_status status = model_plan_make(source, &request, &engine->plan, error);
     if (status)
@@ -165,6 +167,9 @@ marco_status marco_engine_open(const char *path, const marco_engine_params *para
     if (params->threads < 0 || params->threads > MAX_THREADS)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "threads: %d is not between 1 and %d",
                          params->threads, MAX_THREADS);
+    if ((int)params->kv_type < MARCO_KV_AUTO || (int)params->kv_type > MARCO_KV_Q8_0)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "kv_type: %d is none of marco_kv_type",
+                         (int)params->kv_type);
     const kern_table *kernels = kern_table_get(NULL);
     if (!kernels)
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,

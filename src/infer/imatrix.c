@@ -20,7 +20,8 @@ typedef struct inputs {
 typedef struct collector {
     inputs *matrices;
     size_t n;
-    size_t last; /* the one seen last */
+    size_t last;    /* the one seen last */
+    uint64_t taken; /* bytes of the engine's room */
 } collector;
 
 marco_imatrix_params marco_imatrix_params_default(void)
@@ -68,11 +69,43 @@ static void collector_free(collector *c)
     base_free(c->matrices);
 }
 
+/* Room for all the sums, and twice the largest as floats: its entry, and what writing makes of it.
+ */
+static marco_status take_room(marco_engine *engine, collector *c, marco_error *error)
+{
+    uint64_t bytes = 0, largest = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const model_matrix *w = c->matrices[i].w;
+        uint64_t n = (uint64_t)w->mats * (uint64_t)w->cols;
+        bytes += n * sizeof(double) + (uint64_t)w->mats * sizeof(int64_t);
+        largest = n > largest ? n : largest;
+    }
+    bytes += 2 * largest * sizeof(float);
+    pthread_mutex_lock(&engine->turn);
+    marco_status status = infer_take(engine, bytes, "the importance matrix", error);
+    pthread_mutex_unlock(&engine->turn);
+    c->taken = status ? 0 : bytes;
+    return status;
+}
+
+static marco_status collector_reserve(collector *c, marco_error *error)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        inputs *in = &c->matrices[i];
+        size_t n = (size_t)(in->w->mats * in->w->cols);
+        in->sums = base_calloc(n, sizeof *in->sums);
+        in->counts = base_calloc((size_t)in->w->mats, sizeof *in->counts);
+        if (!in->sums || !in->counts)
+            return base_fail_memory(error, n * sizeof *in->sums, "the importance matrix");
+    }
+    return MARCO_OK;
+}
+
 /* A place for every matrix in the layers. */
 static marco_status collector_create(const model_weights *weights, collector *out,
                                      marco_error *error)
 {
-    size_t n = model_config_tensors(&weights->config, NULL, 0), bytes = n * sizeof(inputs);
+    size_t n = model_config_tensors(&weights->config, NULL, 0);
     model_tensor *tensors = base_alloc_array(n, sizeof *tensors);
     *out = (collector){.matrices = base_alloc_array(n, sizeof *out->matrices)};
     bool enough = tensors && out->matrices;
@@ -82,19 +115,10 @@ static marco_status collector_create(const model_weights *weights, collector *ou
         const model_matrix *w = model_weights_matrix(weights, &tensors[i]);
         if (!w || tensors[i].layer < 0)
             continue;
-        inputs *in = &out->matrices[out->n++];
-        *in = (inputs){.w = w, .tensor = tensors[i]};
-        bytes = (size_t)(w->mats * w->cols) * sizeof *in->sums;
-        in->sums = base_calloc((size_t)(w->mats * w->cols), sizeof *in->sums);
-        in->counts = base_calloc((size_t)w->mats, sizeof *in->counts);
-        enough = in->sums && in->counts;
+        out->matrices[out->n++] = (inputs){.w = w, .tensor = tensors[i]};
     }
     base_free(tensors);
-    if (enough)
-        return MARCO_OK;
-    collector_free(out);
-    *out = (collector){0};
-    return base_fail_memory(error, bytes, "the importance matrix");
+    return enough ? MARCO_OK : base_fail_memory(error, n * sizeof(inputs), "the importance matrix");
 }
 
 static marco_status read_text(marco_engine *engine, const infer_chunks *chunks, collector *c,
@@ -123,7 +147,8 @@ static marco_status read_text(marco_engine *engine, const infer_chunks *chunks, 
 
 /* ---- what was collected --------------------------------------------------------------------- */
 
-static marco_status add_entry(const inputs *in, imatrix *out, marco_error *error)
+/* Releases the sums: theirs are the entry's numbers now. */
+static marco_status add_entry(inputs *in, imatrix *out, marco_error *error)
 {
     char name[128];
     int64_t mats = in->w->mats, n = mats * in->w->cols;
@@ -141,10 +166,12 @@ static marco_status add_entry(const inputs *in, imatrix *out, marco_error *error
     }
     for (int64_t i = 0; i < mats; i++)
         entry->counts[i] = (float)in->counts[i];
+    base_free(in->sums);
+    in->sums = NULL;
     return MARCO_OK;
 }
 
-static marco_status write_file(const char *to, const collector *c, const infer_chunks *chunks,
+static marco_status write_file(const char *to, collector *c, const infer_chunks *chunks,
                                const marco_imatrix_params *params, marco_error *error)
 {
     imatrix m = {.n_chunks = (int64_t)chunks->n_chunks, .chunk_size = chunks->n_ctx};
@@ -213,12 +240,19 @@ marco_status marco_imatrix(marco_engine *engine, const char *text, size_t size, 
     if (!status)
         status = collector_create(engine->weights, &c, error);
     if (!status)
+        status = take_room(engine, &c, error);
+    if (!status)
+        status = collector_reserve(&c, error);
+    if (!status)
         status = read_text(engine, &chunks, &c, &params->progress, error);
     if (!status)
         status = write_file(to, &c, &chunks, params, error);
     if (!status)
         *result = conclude(&c, &chunks);
     collector_free(&c);
+    pthread_mutex_lock(&engine->turn);
+    infer_give_back(engine, c.taken);
+    pthread_mutex_unlock(&engine->turn);
     infer_chunks_free(&chunks);
     return status;
 }

@@ -34,6 +34,7 @@ struct marco_session {
     size_t length, capacity;
     uint64_t taken;    /* of the engine's room, in all */
     uint64_t kv_taken; /* of it for the KV cache */
+    uint64_t kv_least; /* of that what it keeps until it is closed */
     float *logits;     /* [n_vocab] */
     bool has_logits;   /* they belong to the last token */
 };
@@ -41,7 +42,10 @@ struct marco_session {
 /* The least that a session needs: bytes. */
 uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type);
 
-/* Takes bytes of the plan's room for a session, from the cache of experts where there is one.
+/* Of that, what a sampler sorts: free for the use of those who sample nothing. */
+uint64_t infer_sampler_bytes(const model_config *config);
+
+/* Takes bytes of the plan's room, from the cache of experts where there is one.
  * Refuses what would leave it less than a pass needs: `what` is "the session", "a context of 4096
  * tokens". The engine's turn is the caller's. */
 marco_status infer_take(marco_engine *engine, uint64_t bytes, const char *what, marco_error *error);

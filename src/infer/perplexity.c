@@ -10,7 +10,8 @@
 #include "infer/internal.h"
 #include "infer/kl_file.h"
 
-/* Positions that are scored at once. No result depends on it. */
+/* Positions that are scored at once, fewer where a budget leaves no room for them. No result
+ * depends on it. */
 enum { PIECE = 64 };
 
 /* A row of a base file sums to 1 but for the roundings: at most 2^-8 below exp(-16), where the
@@ -34,9 +35,12 @@ typedef struct run {
     marco_session *session, *base_session;
     base_file *base;
     base_output *save;
-    float *logits;       /* [PIECE, n_vocab] */
-    float *base_logits;  /* [per_chunk, n_vocab] of base_session, [PIECE, n_vocab] of a base file */
-    uint8_t *rows;       /* [PIECE, row_bytes] of the base file, or of the one to save */
+    size_t piece;        /* positions scored at once */
+    float *logits;       /* [piece, n_vocab] */
+    float *base_logits;  /* [n_base, n_vocab] */
+    size_t n_base;       /* per_chunk of base_session, `piece` of a base file, or 0 */
+    uint8_t *rows;       /* [piece, row_bytes] of the base file, or of the one to save */
+    uint64_t taken;      /* of the engine's room for all that */
     position *positions; /* [n_chunks, per_chunk] */
     size_t chunk;        /* the one being evaluated */
     /* The piece being collected, then scored: positions at .. at + n - 1 of those of the chunk. */
@@ -161,7 +165,7 @@ static int on_logits(void *user, int64_t at, const float *logits)
     run *r = user;
     memcpy(r->logits + r->n * r->n_vocab, logits, r->n_vocab * sizeof *logits);
     r->n++;
-    if (r->n < PIECE && (size_t)at + 1 < r->first + r->per_chunk)
+    if (r->n < r->piece && (size_t)at + 1 < r->first + r->per_chunk)
         return 0;
     r->status = score_piece(r);
     r->at += r->n;
@@ -330,6 +334,11 @@ static marco_status check_base_engine(const run *r, const char *text, size_t siz
     const marco_engine *base = r->params->base_engine;
     const char *path = base->weights->path;
     infer_chunks chunks;
+    if (r->engine->plan.budget || base->plan.budget)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "%s: cannot share a budget of memory with another model; save its "
+                         "probabilities to a file first (--save-kl-base) and compare with that",
+                         path);
     if ((size_t)base->weights->config.n_vocab != r->n_vocab)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: has a vocabulary of %d, this model's is %zu", path,
@@ -362,19 +371,50 @@ static marco_status open_files(run *r, marco_error *error)
     return status;
 }
 
+/* Bytes of everything but the sessions, scoring `piece` positions at once. */
+static uint64_t scoring_bytes(const run *r, size_t piece)
+{
+    const marco_perplexity_params *params = r->params;
+    uint64_t row = r->n_vocab * sizeof(float), n_base = params->base ? piece : 0;
+    n_base = params->base_engine ? r->per_chunk : n_base;
+    uint64_t rows = params->base || params->save ? piece * r->row_bytes : 0;
+    uint64_t ids = r->chunks.n_chunks * (uint64_t)r->chunks.n_ctx * sizeof *r->chunks.ids;
+    return ids + r->chunks.n_chunks * r->per_chunk * sizeof *r->positions + rows +
+           (piece + n_base) * row;
+}
+
+/* Room for the largest piece there is room for. The session samples nothing. */
+static marco_status take_room(run *r, marco_error *error)
+{
+    uint64_t spare = infer_sampler_bytes(&r->engine->weights->config);
+    marco_status status;
+    pthread_mutex_lock(&r->engine->turn);
+    for (r->piece = PIECE;; r->piece /= 2) {
+        uint64_t bytes = scoring_bytes(r, r->piece);
+        bytes = bytes > spare ? bytes - spare : 0;
+        status = infer_take(r->engine, bytes, "scoring this text", error);
+        r->taken = status ? 0 : bytes;
+        if (!status || r->piece == 1)
+            break;
+    }
+    pthread_mutex_unlock(&r->engine->turn);
+    return status;
+}
+
 static marco_status reserve(run *r, marco_error *error)
 {
     const marco_perplexity_params *params = r->params;
-    size_t row = r->n_vocab * sizeof(float), n_base = params->base_engine ? r->per_chunk : PIECE;
-    bool compare = params->base || params->base_engine, rows = params->base || params->save;
+    size_t row = r->n_vocab * sizeof(float);
+    bool rows = params->base || params->save;
+    r->n_base = params->base_engine ? r->per_chunk : params->base ? r->piece : 0;
     r->positions = base_alloc_array(r->chunks.n_chunks * r->per_chunk, sizeof *r->positions);
-    r->logits = base_alloc_array(PIECE, row);
-    if (compare)
-        r->base_logits = base_alloc_array(n_base, row);
+    r->logits = base_region_alloc(r->piece * row);
+    if (r->n_base)
+        r->base_logits = base_region_alloc(r->n_base * row);
     if (rows)
-        r->rows = base_alloc_array(PIECE, r->row_bytes);
-    if (!r->positions || !r->logits || (compare && !r->base_logits) || (rows && !r->rows))
-        return base_fail_memory(error, (PIECE + n_base) * row, "logits");
+        r->rows = base_region_alloc(r->piece * r->row_bytes);
+    if (!r->positions || !r->logits || (r->n_base && !r->base_logits) || (rows && !r->rows))
+        return base_fail_memory(error, (r->piece + r->n_base) * row, "logits");
     return MARCO_OK;
 }
 
@@ -389,9 +429,6 @@ static marco_status set_up(run *r, const char *text, size_t size, marco_error *e
         return status;
     r->first = (size_t)r->chunks.n_ctx / 2;
     r->per_chunk = (size_t)r->chunks.n_ctx - 1 - r->first;
-    status = reserve(r, error);
-    if (status)
-        return status;
 
     marco_session_params session = marco_session_params_default();
     session.n_ctx = r->chunks.n_ctx;
@@ -405,7 +442,9 @@ static marco_status set_up(run *r, const char *text, size_t size, marco_error *e
     session.kv_type = MARCO_KV_AUTO;
     if (!status && params->base_engine)
         status = marco_session_create(params->base_engine, &session, &r->base_session, error);
-    return status;
+    if (!status)
+        status = take_room(r, error);
+    return status ? status : reserve(r, error);
 }
 
 static void tear_down(run *r)
@@ -414,10 +453,13 @@ static void tear_down(run *r)
     marco_session_close(r->base_session);
     base_file_close(r->base);
     base_output_abort(r->save);
-    base_free(r->logits);
-    base_free(r->base_logits);
-    base_free(r->rows);
+    base_region_free(r->logits, r->piece * r->n_vocab * sizeof *r->logits);
+    base_region_free(r->base_logits, r->n_base * r->n_vocab * sizeof *r->base_logits);
+    base_region_free(r->rows, r->piece * r->row_bytes);
     base_free(r->positions);
+    pthread_mutex_lock(&r->engine->turn);
+    infer_give_back(r->engine, r->taken);
+    pthread_mutex_unlock(&r->engine->turn);
     infer_chunks_free(&r->chunks);
 }
 

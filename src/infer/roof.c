@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "base/available.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "infer/internal.h"
@@ -13,8 +13,8 @@
 #include "tensor/panel.h"
 
 /* Memory is read over `MOST` bytes of weights, or what there are; where they are fewer than `FEW`,
- * over a buffer of `BUFFER` bytes or of what the machine has room for, down to `LEAST`. All are
- * much more than caches hold. */
+ * over a buffer of `BUFFER` bytes or of what there is room for, down to `LEAST`, all much more than
+ * caches hold; or over the few where there is no room. */
 #define MOST   ((uint64_t)1 << 30)
 #define FEW    ((uint64_t)256 << 20)
 #define BUFFER ((uint64_t)512 << 20)
@@ -40,13 +40,14 @@ static const char *const pattern_names[PATTERNS] = {
 };
 
 typedef struct meter {
-    const marco_engine *engine;
+    marco_engine *engine;
     const kern_roof *roof;
     const model_matrix **matrices; /* [n] */
     int64_t *parts;                /* [n + 1] first part of each matrix */
     int64_t n;
     uint64_t bytes; /* in all */
     model_matrix buffer;
+    uint64_t buffer_bytes; /* of the engine's room */
     int pattern;
     int64_t cols;   /* of the widest matrix */
     kern_q8 *q8;    /* [cols / 32] what weights are multiplied by, in both forms */
@@ -116,21 +117,31 @@ static void use_weights(meter *t)
     add_matrix(t, &w->output);
 }
 
+/* The largest size that is left here, and in a budget: 0 where not even the smallest is. */
+static uint64_t take_room(meter *t)
+{
+    uint64_t left = base_memory_available() / 2, bytes = BUFFER;
+    pthread_mutex_lock(&t->engine->turn);
+    while (bytes >= LEAST && (bytes > left || infer_take(t->engine, bytes, "a buffer", NULL)))
+        bytes /= 2;
+    pthread_mutex_unlock(&t->engine->turn);
+    return bytes >= LEAST ? bytes : 0;
+}
+
+/* A buffer instead of the weights, where there is room for one. */
 static marco_status use_buffer(meter *t, marco_error *error)
 {
-    uint64_t bytes = BUFFER;
-    uint64_t room = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
-    while (bytes > LEAST && bytes > room)
-        bytes /= 2;
+    size_t bytes = (size_t)(t->buffer_bytes = take_room(t));
+    if (bytes <= t->bytes)
+        return MARCO_OK;
     model_matrix *m = &t->buffer;
     *m = (model_matrix){.type = TENSOR_Q8_0, .mats = 1, .cols = BUFFER_COLS};
     m->panels = t->engine->kernels->matmul[m->type].panels && !t->engine->f32;
     m->row_bytes = tensor_row_bytes(m->type, m->cols);
-    while (!(m->data = base_alloc_aligned((size_t)bytes)) && bytes > LEAST)
-        bytes /= 2;
+    m->data = base_region_alloc(bytes);
     if (!m->data)
-        return base_fail_memory(error, (size_t)bytes, "measuring the memory's speed");
-    memset(m->data, 0x11, (size_t)bytes);
+        return base_fail_memory(error, bytes, "measuring the memory's speed");
+    memset(m->data, 0x11, bytes);
     m->rows = (int64_t)(bytes / m->row_bytes) / TENSOR_PANEL_ROWS * TENSOR_PANEL_ROWS;
     t->n = 0;
     t->bytes = 0;
@@ -280,7 +291,10 @@ marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_erro
     }
     base_free(t.matrices);
     base_free(t.parts);
-    base_free(t.buffer.data);
+    base_region_free(t.buffer.data, (size_t)t.buffer_bytes);
+    pthread_mutex_lock(&engine->turn);
+    infer_give_back(engine, t.buffer_bytes);
+    pthread_mutex_unlock(&engine->turn);
     base_free(t.x);
     base_free(t.q8);
     base_free(t.scratch);

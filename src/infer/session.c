@@ -19,11 +19,16 @@ static uint64_t kv_bytes_for(const model_kv *kv, int64_t n)
     return (uint64_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE) * kv->page_bytes;
 }
 
+uint64_t infer_sampler_bytes(const model_config *config)
+{
+    enum { EACH = 8 }; /* numbers for each of the vocabulary */
+    return (uint64_t)config->n_vocab * sizeof(float) * EACH;
+}
+
 /* Logits of a whole batch, and what a sampler sorts. */
 static uint64_t logits_bytes(const model_config *config)
 {
-    enum { SAMPLER = 8 }; /* numbers for each of the vocabulary */
-    return (uint64_t)config->n_vocab * sizeof(float) * (LOGITS_AT_ONCE + SAMPLER);
+    return (uint64_t)config->n_vocab * sizeof(float) * LOGITS_AT_ONCE + infer_sampler_bytes(config);
 }
 
 uint64_t infer_session_least(const model_config *config, int threads, tensor_type kv_type)
@@ -57,6 +62,7 @@ static marco_status take_room(marco_session *s, marco_error *error)
     s->kv_taken = kv_bytes_for(&s->kv, s->n_ctx < context ? s->n_ctx : context);
     uint64_t bytes = model_context_bytes(c, threads, s->chunk) + logits_bytes(c) + s->kv_taken;
     marco_status status = infer_take(engine, bytes, "a session", error);
+    s->kv_least = s->kv_taken;
     s->taken = status ? 0 : bytes;
     pthread_mutex_unlock(&engine->turn);
     return status;
@@ -76,6 +82,20 @@ static marco_status take_context(marco_session *s, int64_t n, marco_error *error
     s->taken += need - s->kv_taken;
     s->kv_taken = need;
     return MARCO_OK;
+}
+
+/* Drops what the cache holds beyond the session's tokens, and gives its room back, the turn taken.
+ */
+static void give_back_context(marco_session *s)
+{
+    uint64_t need = kv_bytes_for(&s->kv, (int64_t)s->length);
+    need = need > s->kv_least ? need : s->kv_least;
+    model_kv_shrink(&s->kv, (int64_t)s->length);
+    if (need >= s->kv_taken)
+        return;
+    infer_give_back(s->engine, s->kv_taken - need);
+    s->taken -= s->kv_taken - need;
+    s->kv_taken = need;
 }
 
 /* The chunk asked for, or less where its buffers would be large beside the model's own size. No
@@ -323,12 +343,13 @@ static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, eac
         return status;
     status = run_chunks(s, n, e, error);
     if (status) {
-        model_kv_shrink(&s->kv, (int64_t)s->length);
-        s->has_logits = false;
+        pthread_mutex_lock(&s->engine->turn);
+        give_back_context(s);
+        pthread_mutex_unlock(&s->engine->turn);
     } else {
         s->length += n;
-        s->has_logits = true;
     }
+    s->has_logits = !status;
     return status;
 }
 
@@ -344,11 +365,12 @@ marco_status marco_session_eval_each(marco_session *session, const int32_t *ids,
     if (!session)
         return evaluate(NULL, ids, n, NULL, error);
     size_t n_vocab = (size_t)session->engine->weights->config.n_vocab;
-    each e = {fn, user, base_alloc_array(LOGITS_AT_ONCE * n_vocab, sizeof(float))};
+    size_t bytes = LOGITS_AT_ONCE * n_vocab * sizeof(float);
+    each e = {fn, user, base_region_alloc(bytes)};
     if (!e.logits)
-        return base_fail_memory(error, LOGITS_AT_ONCE * n_vocab * sizeof(float), "logits");
+        return base_fail_memory(error, bytes, "logits");
     marco_status status = evaluate(session, ids, n, &e, error);
-    base_free(e.logits);
+    base_region_free(e.logits, bytes);
     return status;
 }
 
@@ -370,7 +392,9 @@ marco_status marco_session_truncate(marco_session *session, size_t n)
     if (n < session->length)
         session->has_logits = false;
     session->length = n;
-    model_kv_shrink(&session->kv, (int64_t)n);
+    pthread_mutex_lock(&session->engine->turn);
+    give_back_context(session);
+    pthread_mutex_unlock(&session->engine->turn);
     return MARCO_OK;
 }
 
@@ -409,11 +433,11 @@ marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco
     if (!status)
         status =
             model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
+    if (status)
+        give_back_context(s);
     pthread_mutex_unlock(&s->engine->turn);
-    if (status) {
-        model_kv_shrink(&s->kv, first);
+    if (status)
         return status;
-    }
     memset(s->ids + first, 0, n * sizeof *s->ids);
     s->length += n;
     s->has_logits = false;

@@ -298,9 +298,9 @@ marco_status model_attention_reserve(model_context *ctx, int64_t n, int64_t posi
     size_t need = spans * (size_t)state_size(c->head_dim, n * c->n_heads);
     if (need <= ctx->partials_capacity)
         return MARCO_OK;
-    base_free(ctx->partials);
+    base_region_free(ctx->partials, ctx->partials_capacity * sizeof(float));
     ctx->partials_capacity = 0;
-    ctx->partials = base_alloc_aligned(need * sizeof(float));
+    ctx->partials = base_region_alloc(need * sizeof(float));
     if (!ctx->partials)
         return base_fail_memory(error, need * sizeof(float), "attention over a long context");
     ctx->partials_capacity = need;

@@ -30,10 +30,11 @@ struct model_context {
     int64_t position; /* of its first token */
 
     float *partials;             /* attention's states by (KV head, span), where spans are shared */
-    size_t partials_capacity;    /* floats */
+    size_t partials_capacity;    /* floats of that region */
     _Atomic int64_t *spans_left; /* [G] spans of a head that are not done */
 
-    uint8_t *block;       /* the memory of all buffers below */
+    uint8_t *block; /* the memory of all buffers below, a region of */
+    size_t block_bytes;
     int64_t capacity;     /* tokens they can hold */
     float *x;             /* [T, E] the residual stream */
     float *normed;        /* [T, E] */
@@ -73,7 +74,7 @@ typedef struct model_product {
     int64_t stride;
     bool f32;               /* use the reference kernel even on the default path */
     const model_matrix *up; /* NULL, or of the same shape as w */
-    kern_q8 *out_q8; /* for gated ones, [n, rows / 32]: instead of out */
+    kern_q8 *out_q8;        /* for gated ones, [n, rows / 32]: instead of out */
 } model_product;
 
 /* All products of the list, as one flat list of (product, row range) parts shared by the threads.

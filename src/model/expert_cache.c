@@ -463,7 +463,10 @@ static marco_status take_memory(model_cache *c, marco_error *error)
     size_t keys = (size_t)c->weights->config.n_layers * x;
     if (__builtin_mul_overflow(n, c->slot_bytes, &bytes))
         bytes = 0;
-    c->slots = base_calloc(n + 1, sizeof *c->slots);
+    c->slots = base_alloc_array(n + 1, sizeof *c->slots);
+    for (size_t i = 0; c->slots && i <= n; i++) /* also where what follows fails */
+        c->slots[i] = (slot){
+            .key = -1, .older = (int32_t)(i ? i - 1 : n), .newer = (int32_t)(i < n ? i + 1 : 0)};
     c->where = base_alloc_array(keys, sizeof *c->where);
     c->queue = base_alloc_array(2 * n + 4 * x, sizeof *c->queue);
     c->memory = bytes ? base_region_alloc(bytes) : NULL;
@@ -477,11 +480,6 @@ static marco_status take_memory(model_cache *c, marco_error *error)
     c->group = c->pending + x;
     for (size_t i = 0; i < keys; i++)
         c->where[i] = -1;
-    for (size_t i = 0; i <= n; i++) {
-        c->slots[i].key = -1;
-        c->slots[i].older = (int32_t)(i ? i - 1 : n);
-        c->slots[i].newer = (int32_t)(i < n ? i + 1 : 0);
-    }
     return MARCO_OK;
 }
 
@@ -520,7 +518,7 @@ void model_cache_free(model_cache *c)
     pthread_mutex_unlock(&c->lock);
     for (int i = 0; i < c->n_readers; i++)
         pthread_join(c->readers[i].thread, NULL);
-    for (int64_t i = 0; c->memory && c->slots && c->where && i < c->n_slots; i++)
+    for (int64_t i = 0; c->slots && i < c->n_slots; i++)
         empty_slot(c, (int32_t)i);
     pthread_cond_destroy(&c->ready);
     pthread_cond_destroy(&c->work);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/context.h"
 #include "model/rope.h"
+#include "tensor/panel.h"
 
 /* Scratch for the hungriest of the matrices. */
 static size_t widest_product(const model_weights *w)
@@ -116,8 +117,8 @@ static size_t lay_out(model_context *ctx, size_t n, uint8_t *base)
 
 uint64_t model_context_bytes(const model_config *c, int threads, int64_t n)
 {
-    /* No weights are there yet: two panels and a row of the widest, as if they were F32. */
-    enum { ROWS = 18, TILES = 64 << 10 };
+    /* No weights are there yet: two panels of the widest as if they were F32, and the kernel's. */
+    enum { ROWS = 2 * TENSOR_PANEL_ROWS + KERN_SCRATCH(1), TILES = 64 << 10 };
     const model_weights weights = {.config = *c};
     model_context measured = {.weights = &weights};
     int64_t widest = (int64_t)c->n_heads * c->head_dim;
@@ -144,10 +145,11 @@ static marco_status reserve(model_context *ctx, int64_t n, marco_error *error)
 {
     if (n <= ctx->capacity)
         return MARCO_OK;
-    base_free(ctx->block);
+    base_region_free(ctx->block, ctx->block_bytes);
     ctx->capacity = 0;
     size_t size = lay_out(ctx, (size_t)n, NULL);
-    ctx->block = base_alloc_aligned(size);
+    ctx->block = base_region_alloc(size);
+    ctx->block_bytes = size;
     if (!ctx->block)
         return base_fail(error, MARCO_ERROR_MEMORY,
                          "out of memory: a pass of %lld tokens needs %zu bytes; a smaller chunk "
@@ -162,14 +164,14 @@ void model_context_free(model_context *ctx)
 {
     if (!ctx)
         return;
-    base_free(ctx->block);
+    base_region_free(ctx->block, ctx->block_bytes);
+    base_region_free(ctx->partials, ctx->partials_capacity * sizeof *ctx->partials);
     base_free(ctx->scratch);
     base_free(ctx->inv_freq);
     base_free(ctx->first);
     base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
-    base_free(ctx->partials);
     base_free((void *)ctx->spans_left);
     base_free(ctx);
 }

@@ -34,7 +34,8 @@ marco_status model_kv_reserve(model_kv *kv, int64_t n, marco_error *error)
         return base_fail_memory(error, need * sizeof *kv->pages, "the KV cache");
     kv->pages = pages;
     for (; kv->n_pages < need; kv->n_pages++) {
-        kv->pages[kv->n_pages] = base_alloc_aligned(kv->page_bytes);
+        /* Not from the heap, which may keep what it is given back: its room is another's then. */
+        kv->pages[kv->n_pages] = base_region_alloc(kv->page_bytes);
         if (!kv->pages[kv->n_pages])
             return base_fail_memory(error, kv->page_bytes, "the KV cache");
     }
@@ -45,7 +46,7 @@ void model_kv_shrink(model_kv *kv, int64_t n)
 {
     size_t keep = (size_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE);
     while (kv->n_pages > keep)
-        base_free(kv->pages[--kv->n_pages]);
+        base_region_free(kv->pages[--kv->n_pages], kv->page_bytes);
 }
 
 uint64_t model_kv_bytes(const model_kv *kv)

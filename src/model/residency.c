@@ -186,6 +186,7 @@ marco_status model_plan_make(const model_source *source, const model_plan_reques
     if (r->map) {
         plan->residency = MODEL_MAPPED;
         plan->room = UINT64_MAX;
+        plan->pinned_bytes = 0; /* the system drops pages as it likes */
         return MARCO_OK;
     }
     uint64_t reach;

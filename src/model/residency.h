@@ -18,7 +18,7 @@ typedef struct model_plan {
     bool automatic;        /* a budget that nobody asked for */
     uint64_t budget;       /* of the whole process; 0: none */
     uint64_t weight_bytes; /* all of them */
-    uint64_t pinned_bytes; /* those always in memory */
+    uint64_t pinned_bytes; /* those always in memory; none of a map's */
     uint64_t room;         /* for slots and sessions; UINT64_MAX without a budget */
     /* Of a streamed model: */
     uint64_t slot_bytes;

@@ -289,10 +289,13 @@ static marco_status read_matrices(load *l, marco_error *error)
     l->buffers = base_region_alloc(READERS * l->stride);
     if (!l->buffers)
         return base_fail_memory(error, READERS * l->stride, l->source->path);
-    marco_status status = base_pool_create(READERS, &pool, error);
+    marco_status status = MARCO_OK;
+    if (l->n_pieces > 0) /* not all is mapped */
+        status = base_pool_create(READERS, &pool, error);
     if (!status) {
         report(l, 0);
-        base_pool_run(pool, read_piece, l, l->n_pieces);
+        if (pool)
+            base_pool_run(pool, read_piece, l, l->n_pieces);
         if (!atomic_load(&l->failed))
             report(l, l->total);
         if (atomic_load(&l->failed)) {

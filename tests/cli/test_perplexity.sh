@@ -69,6 +69,7 @@ refuses 1 'text' "$marco" perplexity -m model.gguf -f text --ctx 160 --kl-base t
 refuses 2 'exclude' "$marco" perplexity -m model.gguf -f text --kl-base a --save-kl-base b
 refuses 2 'kl-base-compute' "$marco" perplexity -m model.gguf -f text --kl-base base.kl \
     --kl-base-compute f32
+refuses 2 'other\.gguf' "$marco" perplexity -m model.gguf -f text --ram 1G --kl-base other.gguf
 refuses 1 'no/folder' "$marco" perplexity -m model.gguf -f text --save-kl-base no/folder/x.kl
 
 # ---- imatrix

@@ -310,10 +310,33 @@ static void test_broken(void **state)
     }
 }
 
+/* Layer 0 becomes a dense one: it has no expert to point at. */
+static void make_dense(fake *f)
+{
+    for (int part = 0; part < 3; part++)
+        *matrix_of(f, 0, part) = (model_matrix){0};
+}
+
+static void test_dense_layer(void **state)
+{
+    (void)state;
+    fake *f = fake_create();
+    make_dense(f);
+    model_cache *cache = cache_create(f, 4);
+    for (uint64_t i = 0; i < 8; i++) {
+        int32_t experts[EXPERTS];
+        int64_t n = draw(i, experts);
+        assert_int_equal(step(f, cache, 1 + (int)(i % 2), experts, n, NULL), MARCO_OK);
+    }
+    model_cache_free(cache);
+    fake_free(f);
+}
+
 static void test_short_of_memory(void **state)
 {
     (void)state;
     fake *f = fake_create();
+    make_dense(f);
     uint64_t n = 1;
     for (;; n++) {
         model_cache *cache = NULL;
@@ -337,7 +360,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_least_recently_used), cmocka_unit_test(test_limit),
         cmocka_unit_test(test_hits_do_not_wait),    cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_short_of_memory),
+        cmocka_unit_test(test_dense_layer),         cmocka_unit_test(test_short_of_memory),
     };
     return cmocka_run_group_tests_name("expert_cache", tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "format/imatrix.h"
+#include "infer/internal.h"
 #include "model/source.h"
 #include "scratch.h"
 #include "tiny_checkpoint.h"
@@ -307,6 +308,34 @@ static void what_cannot_be_collected_is_refused(void **state)
     marco_engine_close(fast);
 }
 
+static void a_budget_is_kept(void **state)
+{
+    (void)state;
+    const marco_imatrix_params params = {.n_ctx = N_CTX, .overwrite = true};
+    marco_engine *engine = tiny_engine_open(scratch_path(&place, moe), MARCO_COMPUTE_F32, 2);
+    marco_imatrix_result r;
+    marco_error error = {0};
+    marco_status status;
+    bool sums = false, session = false;
+    collect(moe, 2, "free.gguf", params);
+    engine->plan.budget = 1; /* which number does not matter */
+    engine->plan.room = 1000;
+    while ((status = marco_imatrix(engine, text, TEXT_SIZE, scratch_path(&place, "tight.gguf"),
+                                   &params, &r, &error))) {
+        assert_int_equal(status, MARCO_ERROR_MEMORY);
+        assert_int_equal(engine->taken, 0);
+        sums |= strstr(error.message, "the importance matrix does not fit") != NULL;
+        session |= strstr(error.message, "a session does not fit") != NULL;
+        engine->plan.room += 20000;
+        assert_true(engine->plan.room < (uint64_t)1 << 26);
+    }
+    assert_true(sums && session);
+    assert_int_equal(engine->taken, 0);
+    assert_true(
+        scratch_same_file(scratch_path(&place, "tight.gguf"), scratch_path(&place, "free.gguf")));
+    marco_engine_close(engine);
+}
+
 static void running_out_of_memory_leaves_nothing(void **state)
 {
     (void)state;
@@ -339,6 +368,7 @@ int main(void)
         cmocka_unit_test(experts_never_used_are_told),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(what_cannot_be_collected_is_refused),
+        cmocka_unit_test(a_budget_is_kept),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

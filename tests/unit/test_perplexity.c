@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/output.h"
+#include "infer/internal.h"
 #include "scratch.h"
 #include "tiny_checkpoint.h"
 #include "tokenizer/spec.h"
@@ -316,6 +317,37 @@ static void threads_change_nothing(void **state)
     }
 }
 
+/* The room of a session, and whatever more: the piece is as large as fits, the result the same. */
+static void a_budget_is_kept(void **state)
+{
+    (void)state;
+    const model_plan unbound = reference->plan;
+    marco_perplexity_result r, want = measure(reference, (marco_perplexity_params){0});
+    marco_error error = {0};
+    const marco_perplexity_params params = {.n_ctx = N_CTX};
+    size_t n = 0, refused = 0, row = (size_t)marco_engine_info(reference)->n_vocab * sizeof(float);
+    for (uint64_t room = 64 << 10; n < 20; room += 8 << 10) {
+        reference->plan.room = reference->plan.budget = room;
+        marco_status status = marco_perplexity(reference, text, TEXT_SIZE, &params, &r, &error);
+        assert_int_equal(reference->taken, 0);
+        if (status) {
+            assert_int_equal(status, MARCO_ERROR_MEMORY);
+            assert_true(n == 0);
+            refused++;
+            continue;
+        }
+        n++;
+        assert_true(r.perplexity == want.perplexity && r.error == want.error);
+    }
+    assert_true(refused > 0 &&
+                n * (8 << 10) > 64 * row); /* from the smallest piece to the largest */
+    refuses(other, (marco_perplexity_params){.base_engine = reference}, MARCO_ERROR_ARGUMENT,
+            "cannot share a budget");
+    refuses(reference, (marco_perplexity_params){.base_engine = other}, MARCO_ERROR_ARGUMENT,
+            "cannot share a budget");
+    reference->plan = unbound;
+}
+
 static void every_chunk_begins_with_bos_where_the_checkpoint_asks(void **state)
 {
     (void)state;
@@ -473,6 +505,7 @@ int main(void)
         cmocka_unit_test(the_divergence_is_that_of_the_formula),
         cmocka_unit_test(a_base_file_says_the_same),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(a_budget_is_kept),
         cmocka_unit_test(what_cannot_be_measured_is_refused),
         cmocka_unit_test(damaged_base_files_are_refused),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),

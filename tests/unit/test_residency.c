@@ -17,6 +17,7 @@
 #include "base/available.h"
 #include "base/memory.h"
 #include "memory_source.h"
+#include "model/kv.h"
 #include "model/residency.h"
 #include "scratch.h"
 
@@ -34,6 +35,7 @@ static model_config large_experts(void)
     c.expert_dim = 512;
     c.n_experts = 32;
     c.n_experts_used = 4;
+    c.n_ctx_train = 1 << 15;
     return c;
 }
 
@@ -350,33 +352,45 @@ static void test_plan_of_a_dense_model(void **state)
 /* ---- the same bits ----------------------------------------------------------------------------
  */
 
-static marco_engine *open_engine(uint64_t ram, bool map, int32_t threads, marco_compute compute)
+static marco_engine *open_file(const char *path, uint64_t ram, bool map, int32_t threads,
+                               marco_compute compute)
 {
     marco_engine_params params = marco_engine_params_default();
     marco_engine *engine = NULL;
     marco_error error = {0};
-    if (ram)
-        drop_cache(sparse);
+    if (ram && !base_is_folder(path))
+        drop_cache(path);
     params.ram = ram;
     params.mmap = map;
     params.threads = threads;
     params.compute = compute;
-    if (marco_engine_open(sparse, &params, &engine, &error))
+    if (marco_engine_open(path, &params, &engine, &error))
         fail_msg("%s", error.message);
     return engine;
 }
 
+static marco_engine *open_engine(uint64_t ram, bool map, int32_t threads, marco_compute compute)
+{
+    return open_file(sparse, ram, map, threads, compute);
+}
+
 /* The smallest budget that this process may give now, as a refusal names it, and some for what the
  * process grows by until it is given. */
-static uint64_t least_budget(void)
+static uint64_t least_budget_of(const char *path, marco_kv_type kv_type)
 {
     marco_engine_params params = marco_engine_params_default();
     marco_engine *engine;
     marco_error error = {0};
     params.ram = 1;
     params.threads = 4;
-    assert_int_equal(marco_engine_open(sparse, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
+    params.kv_type = kv_type;
+    assert_int_equal(marco_engine_open(path, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
     return named_size(error.message, 1) + 3 * MIB;
+}
+
+static uint64_t least_budget(void)
+{
+    return least_budget_of(sparse, MARCO_KV_AUTO);
 }
 
 static marco_session *open_session(marco_engine *engine, int32_t chunk)
@@ -448,6 +462,101 @@ static void test_same_bits(void **state)
     }
 }
 
+/* Dense layers between sparse ones (the first is dense), experts whose rows do not fill their last
+ * panel, and of mixed types: rows of `down` are no whole blocks of Q8_0. */
+static model_config odd_shape(model_arch arch, bool dense)
+{
+    model_config c = memory_config(arch);
+    c.n_layers = 4;
+    c.n_embd = 256;
+    c.n_heads = c.n_kv_heads = 8;
+    c.head_dim = 128;
+    c.expert_dim = 516;
+    c.n_experts = 16;
+    c.tied = true;
+    c.n_ctx_train = 1024;
+    for (int i = 0; i < c.n_layers; i++)
+        c.layer_sparse[i] = true;
+    if (dense) { /* which GGUF cannot express */
+        c.ffn_dim = 96;
+        c.layer_sparse[0] = c.layer_sparse[2] = false;
+    }
+    return c;
+}
+
+/* From memory, from a map where it is a file, and from a cache of experts. */
+static void assert_one_model(const char *path, marco_compute compute)
+{
+    marco_engine *engine = open_file(path, 0, false, 2, compute);
+    marco_residency_stats stats;
+    float *want = logits_of(engine, 0);
+    marco_engine_close(engine);
+    if (!base_is_folder(path)) {
+        engine = open_file(path, 0, true, 2, compute);
+        assert_same(engine, 5, want);
+        marco_engine_residency(engine, &stats);
+        assert_true(stats.pinned_bytes == 0 && stats.budget == 0 && stats.slots == 0);
+        marco_engine_close(engine);
+    }
+    engine =
+        open_file(path, least_budget_of(path, MARCO_KV_AUTO) + 6 * MIB, false, 2, compute);
+    assert_same(engine, 5, want);
+    marco_engine_residency(engine, &stats);
+    assert_true(stats.pinned_bytes > 0 && stats.slots < stats.experts);
+    assert_true(stats.misses > (uint64_t)stats.slots && stats.hits > 0);
+    marco_engine_close(engine);
+    free(want);
+}
+
+static void test_same_bits_of_odd_shapes(void **state)
+{
+    (void)state;
+    const model_config moe = odd_shape(MODEL_QWEN3MOE, false);
+    const model_config mixed = odd_shape(MODEL_QWEN3MOE, true);
+    const model_config mixtral = odd_shape(MODEL_MIXTRAL, false);
+    const struct {
+        const model_config *config;
+        int type;
+        const char *name;
+    } cases[] = {
+        {&moe, TENSOR_Q8_0, "odd.gguf"},
+        {&mixed, -1, "odd-folder"},
+        {&mixtral, TENSOR_Q8_0, "permuted.gguf"}, /* its Q and K are stored in another order */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = scratch_path(&place, cases[i].name);
+        write_model(cases[i].config, cases[i].type, path);
+        for (int compute = 0; compute < 2; compute++)
+            assert_one_model(path, (marco_compute)compute);
+    }
+}
+
+/* The budget that a refusal names is one for sessions of the type asked for. */
+static void test_budget_for_a_kv_type(void **state)
+{
+    (void)state;
+    const model_config config = odd_shape(MODEL_QWEN3MOE, false);
+    const char *path = scratch_path(&place, "kv.gguf");
+    marco_engine_params params = marco_engine_params_default();
+    marco_session_params session_params = marco_session_params_default();
+    marco_engine *engine;
+    marco_session *session;
+    marco_error error = {0};
+    write_model(&config, TENSOR_Q8_0, path);
+    uint64_t least = least_budget_of(path, MARCO_KV_AUTO);
+    params.ram = least_budget_of(path, MARCO_KV_F32);
+    assert_in_range(params.ram - least, 7 * MIB, 9 * MIB); /* 512 tokens, 16 KB more of each */
+    params.threads = 4;
+    params.kv_type = session_params.kv_type = MARCO_KV_F32;
+    if (marco_engine_open(path, &params, &engine, &error) ||
+        marco_session_create(engine, &session_params, &session, &error))
+        fail_msg("%s", error.message);
+    marco_session_close(session);
+    marco_engine_close(engine);
+    params.kv_type = (marco_kv_type)9;
+    assert_int_equal(marco_engine_open(path, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
+}
+
 /* ---- sessions in a budget ----------------------------------------------------------------------
  */
 
@@ -476,10 +585,7 @@ static void test_sessions_share_the_room(void **state)
     marco_engine_close(engine);
 }
 
-/* ---- a file in trouble -------------------------------------------------------------------------
- */
-
-/* Another byte in the middle, with the file's times as they were or not. */
+/* The file seems changed, or as it was before. */
 static void touch_file(const char *path, const struct stat *before)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
@@ -489,6 +595,76 @@ static void touch_file(const char *path, const struct stat *before)
     }
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
 }
+
+static int64_t slots_of(const marco_engine *engine)
+{
+    marco_residency_stats stats;
+    marco_engine_residency(engine, &stats);
+    return stats.slots;
+}
+
+/* The room of a long context is the experts' again when the context is cut, or never filled. */
+static void test_short_contexts_leave_room(void **state)
+{
+    (void)state;
+    enum { LONG = 10000 };
+    marco_engine *engine = open_engine(least_budget() + 12 * MIB, false, 2, MARCO_COMPUTE_AUTO);
+    marco_session *session = open_session(engine, 16);
+    marco_error error = {0};
+    struct stat file;
+    int64_t before = slots_of(engine);
+    assert_int_equal(marco_session_eval(session, ids, 3, &error), MARCO_OK);
+    for (int i = 0; i < 3; i++) {
+        if (marco_session_fill(session, LONG, 1, &error))
+            fail_msg("%s", error.message);
+        assert_true(slots_of(engine) < before);
+        assert_int_equal(marco_session_truncate(session, 3), MARCO_OK);
+        assert_int_equal(slots_of(engine), before);
+    }
+    int32_t *prompt = calloc(LONG, sizeof *prompt);
+    assert_non_null(prompt);
+    assert_int_equal(stat(sparse, &file), 0);
+    touch_file(sparse, NULL);
+    assert_int_equal(marco_session_eval(session, prompt, LONG, &error), MARCO_ERROR_IO);
+    touch_file(sparse, &file);
+    assert_int_equal(slots_of(engine), before);
+    assert_int_equal(marco_session_eval(session, ids + 3, 30, &error), MARCO_OK);
+    free(prompt);
+    marco_session_close(session);
+    marco_engine_close(engine);
+}
+
+/* What a session held has left the process when it is closed, whatever lies above it in the heap.
+ */
+static void test_sessions_leave_no_memory(void **state)
+{
+    (void)state;
+    enum { PAGES = 24 };
+    model_config config = memory_config(MODEL_QWEN3MOE);
+    config.n_layers = 28;
+    config.n_kv_heads = 8;
+    config.head_dim = 128;
+    model_kv kv;
+    model_kv_init(&kv, &config, TENSOR_F16);
+    assert_in_range(kv.page_bytes, 2 * MIB, 8 * MIB);
+    for (int round = 0; round < 3; round++) { /* the heap keeps more after it was given some back */
+        uint64_t before = base_memory_resident(), during;
+        assert_int_equal(model_kv_reserve(&kv, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
+        for (size_t i = 0; i < PAGES; i++)
+            memset(kv.pages[i], 1, kv.page_bytes);
+        void *above = malloc(1000);
+        during = base_memory_resident();
+        model_kv_shrink(&kv, 0);
+        uint64_t after = base_memory_resident();
+        free(above);
+        assert_true(during > before + (PAGES - 1) * kv.page_bytes);
+        assert_true(after < before + 4 * MIB);
+    }
+    model_kv_free(&kv);
+}
+
+/* ---- a file in trouble -------------------------------------------------------------------------
+ */
 
 static void test_a_changed_file(void **state)
 {
@@ -607,6 +783,19 @@ static void test_available(void **state)
     put("/sys/fs/cgroup/memory/jobs/one/memory.usage_in_bytes", "1000000\n");
     put("/sys/fs/cgroup/memory/jobs/one/memory.stat", "total_inactive_file 4096\n");
     assert_int_equal(base_memory_available_under(root), 2004096);
+    /* Controllers with a mount of their own together; blanks, colons and "::" in a group's name. */
+    put("/proc/self/cgroup", "4:cpu,memory:/a b/c::d\n2:pids:/jobs/one\n");
+    assert_int_equal(base_memory_available_under(root), 8000 * 1024);
+    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.limit_in_bytes", "2000000\n");
+    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.usage_in_bytes", "500000\n");
+    assert_int_equal(base_memory_available_under(root), 1500000);
+    put("/sys/fs/cgroup/memory/a b/memory.limit_in_bytes", "900000\n");
+    put("/sys/fs/cgroup/memory/a b/memory.usage_in_bytes", "200000\n");
+    assert_int_equal(base_memory_available_under(root), 700000);
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "800000\n");
+    put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "200000\n");
+    put("/proc/self/cgroup", "4:memory:/../outside\n"); /* only the mount is to be seen */
+    assert_int_equal(base_memory_available_under(root), 600000);
     assert_in_range(base_memory_available(), MIB, (uint64_t)1 << 50);
 }
 
@@ -620,7 +809,11 @@ int main(void)
         cmocka_unit_test(test_plans),
         cmocka_unit_test(test_plan_of_a_dense_model),
         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_same_bits_of_odd_shapes),
+        cmocka_unit_test(test_budget_for_a_kv_type),
         cmocka_unit_test(test_sessions_share_the_room),
+        cmocka_unit_test(test_short_contexts_leave_room),
+        cmocka_unit_test(test_sessions_leave_no_memory),
         cmocka_unit_test(test_a_changed_file),
         cmocka_unit_test(test_a_replaced_file),
         cmocka_unit_test(test_short_of_memory),

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "infer/internal.h"
 #include "kernels/roof.h"
 #include "marco/marco.h"
 #include "model/operations.h"
@@ -182,6 +183,22 @@ static void an_engine_has_a_roof(void **state)
     assert_true(marco_engine_operations(engine, 0, 2).int8 > 0);
 }
 
+static void the_buffer_keeps_to_a_budget(void **state)
+{
+    (void)state;
+    const model_plan unbound = engine->plan;
+    marco_roof roof;
+    engine->plan.budget = 1; /* which number does not matter */
+    engine->plan.room = (uint64_t)70 << 20;
+    assert_int_equal(marco_engine_roof(engine, &roof, NULL), MARCO_OK);
+    assert_in_range(roof.memory_bytes, (uint64_t)60 << 20, engine->plan.room);
+    engine->plan.room = (uint64_t)10 << 20; /* the weights, then, though they are few */
+    assert_int_equal(marco_engine_roof(engine, &roof, NULL), MARCO_OK);
+    assert_in_range(roof.memory_bytes, 1, engine->weights->bytes);
+    assert_int_equal(engine->taken, 0);
+    engine->plan = unbound;
+}
+
 static void measuring_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -206,6 +223,7 @@ int main(void)
         cmocka_unit_test(products_are_as_many_as_counted),
         cmocka_unit_test(operations_agree_with_counting_by_hand),
         cmocka_unit_test(an_engine_has_a_roof),
+        cmocka_unit_test(the_buffer_keeps_to_a_budget),
         cmocka_unit_test(measuring_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
