@@ -83,7 +83,7 @@ int load_engine(const command *self, const load_options *options, const char *ch
     if (options->ram && options->mmap)
         return command_misused(self, "--ram excludes --mmap");
     engine.mmap = options->mmap;
-    exit_status = read_kv(self, options->kv, &engine.kv_type);
+    exit_status = load_kv(self, options->kv, &engine.kv_type);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
     text template_text;
