@@ -5,6 +5,7 @@
 #include "interrupt.h"
 #include "load.h"
 #include "text.h"
+#include "write.h"
 
 struct imatrix_options {
     load_options load;
@@ -88,6 +89,8 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "no text: give -f TEXT");
     if (!o.output)
         return command_misused(self, "no output: give -o OUT");
+    if (write_is_same(o.output, o.load.model))
+        return command_misused(self, "-o %s: that is the model", o.output);
     text calibration = {0};
     loaded l = {0};
     exit_status = text_read(self, o.file, &calibration);

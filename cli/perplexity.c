@@ -6,6 +6,7 @@
 #include "interrupt.h"
 #include "load.h"
 #include "text.h"
+#include "write.h"
 
 struct perplexity_options {
     load_options load;
@@ -154,6 +155,8 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "no model: give -m MODEL");
     if (!o.file)
         return command_misused(self, "no text: give -f TEXT");
+    if (o.save && write_is_same(o.save, o.load.model))
+        return command_misused(self, "--save-kl-base %s: that is the model", o.save);
 
     text measured = {0};
     loaded l = {0}, base = {0};

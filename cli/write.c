@@ -26,6 +26,13 @@ uint64_t write_bytes(const char *path)
     return bytes;
 }
 
+bool write_is_same(const char *path, const char *other)
+{
+    struct stat a, b;
+    return stat(path, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 int write_report(const command *self, const write_options *options, const char *path, double start,
                  marco_status status, const marco_error *error)
 {

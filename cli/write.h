@@ -26,6 +26,9 @@ typedef struct write_options {
 /* Bytes of a file, or of the files in a folder. */
 uint64_t write_bytes(const char *path);
 
+/* Whether both names lead to one file that exists. */
+bool write_is_same(const char *path, const char *other);
+
 /* Reports the outcome of writing `path`, begun at `start` (seconds_now). Returns an exit status. */
 int write_report(const command *self, const write_options *options, const char *path, double start,
                  marco_status status, const marco_error *error);

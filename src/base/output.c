@@ -100,6 +100,11 @@ marco_status base_output_create(const char *path, bool overwrite, base_output **
                              path);
         if (!overwrite)
             return fail_exists(path, error);
+        struct stat st;
+        if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+            return base_fail(error, MARCO_ERROR_EXISTS,
+                             "%s is a device or a pipe, which a file would replace; not written",
+                             path);
     }
     base_output *output = base_calloc(1, sizeof *output);
     if (!output)

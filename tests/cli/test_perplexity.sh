@@ -86,4 +86,8 @@ refuses 2 'no output: give -o' "$marco" imatrix -m model.gguf -f text
 refuses 2 'no text: give -f' "$marco" imatrix -m model.gguf -o new.gguf
 refuses 2 'no model: give -m' "$marco" imatrix -f text -o new.gguf
 check 'nothing is left' [ ! -e new.gguf ]
+# ---- an output that is the model itself
+refuses 2 "that is the model" "$marco" perplexity -m model.gguf -f text --ctx 160 --save-kl-base ./model.gguf --overwrite
+refuses 2 "that is the model" "$marco" imatrix -m model.gguf -f text -o ./model.gguf --overwrite
+
 finish
