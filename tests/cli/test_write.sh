@@ -15,9 +15,9 @@ works "$marco" synth tiny-qwen3moe c.gguf --seed 2
 check 'another seed, other bytes' sh -c '! cmp -s a.gguf c.gguf'
 refuses 1 'a\.gguf' "$marco" synth tiny-qwen3moe a.gguf
 works "$marco" synth tiny-qwen3moe a.gguf --overwrite --quiet --seed 1
-mkfifo pipe
-refuses 1 "is a device or a pipe" "$marco" synth tiny-qwen3moe pipe --type F32 --overwrite --quiet
-check "the pipe is still there" test -p pipe
+mkfifo pipe.gguf
+refuses 1 "is a device or a pipe" "$marco" synth tiny-qwen3moe pipe.gguf --overwrite --quiet
+check "the pipe is still there" test -p pipe.gguf
 check 'overwritten' cmp a.gguf b.gguf
 refuses 1 'gigantic' "$marco" synth gigantic g.gguf
 refuses 1 'Q9_9' "$marco" synth tiny-qwen3moe g.gguf --type Q9_9
