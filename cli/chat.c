@@ -32,10 +32,7 @@ static int on_text(void *user, const char *data, size_t size)
         print_safely(stdout, data, size);
     else
         fwrite(data, 1, size, stdout);
-    if (fflush(stdout) == 0)
-        return 0;
-    c->cause = errno;
-    return 1;
+    return !interrupt_flush(&c->cause);
 }
 
 /* Leaves in the session what the new ids share with it, and says how much that is: at least one

@@ -1,7 +1,9 @@
 #include "interrupt.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 
 static volatile sig_atomic_t pending, terminated, impatient;
 
@@ -42,4 +44,18 @@ bool interrupt_terminated(void)
 void interrupt_clear(void)
 {
     pending = terminated;
+}
+
+bool interrupt_flush(int *cause)
+{
+    while (fflush(stdout) != 0) {
+        if (errno != EINTR) {
+            *cause = errno;
+            return false;
+        }
+        clearerr(stdout); /* what was not written is still in the buffer */
+        if (interrupt_pending())
+            return false;
+    }
+    return true;
 }

@@ -20,4 +20,8 @@ bool interrupt_terminated(void);
 
 void interrupt_clear(void);
 
+/* Flushes standard output. False: a signal came in the middle, or, where *cause is set to an errno,
+ * standard output takes no more. */
+bool interrupt_flush(int *cause);
+
 #endif

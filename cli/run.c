@@ -49,10 +49,7 @@ static int on_text(void *user, const char *data, size_t size)
         print_safely(stdout, data, size);
     else
         fwrite(data, 1, size, stdout);
-    if (fflush(stdout) == 0)
-        return 0;
-    r->cause = errno;
-    return 1;
+    return !interrupt_flush(&r->cause);
 }
 
 /* Where --trace writes: a file that was not there before, and is not there after a failure. */

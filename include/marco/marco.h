@@ -520,7 +520,8 @@ MARCO_API marco_status marco_imatrix(marco_engine *engine, const char *text, siz
 MARCO_API marco_status marco_inspect(const char *path, char **json, marco_error *error);
 
 /* The output of the next four: a path ending in ".gguf" is a GGUF file, any other a Hugging Face
- * folder (which marco_quantize refuses). It appears whole or not at all; an existing one is refused unless `overwrite`. */
+ * folder (which marco_quantize refuses). It appears whole or not at all; an existing one is refused
+ * unless `overwrite`. */
 
 typedef struct marco_convert_params {
     const char *type; /* "F32", "F16", "BF16", "Q8_0", ... for the matrices; NULL: keep */

@@ -24,8 +24,8 @@ int base_pool_threads(const base_pool *pool);
 void base_pool_run(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts);
 
 /* The same for tasks that read memory, part after part: every thread has a lane, a range of
- * neighbouring parts, which it reads from end to end, as hardware likes it; a thread that is through
- * with its own takes from the others' lanes. */
+ * neighbouring parts, which it reads from end to end, as hardware likes it; a thread that is
+ * through with its own takes from the others' lanes. */
 void base_pool_run_lanes(base_pool *pool, base_task_fn fn, void *user, int64_t n_parts);
 
 /* Cores this process may use: physical ones within the affinity mask, capped by the CPU quota of

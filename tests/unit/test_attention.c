@@ -235,7 +235,7 @@ static void spans_add_up(void **state)
         expect_attended(POSITIONS - 1, h);
     model_kv_free(&kv);
     base_free(c.scratch);
-    base_free(c.partials);
+    base_region_free(c.partials, c.partials_capacity * sizeof *c.partials);
 }
 
 /* ---- types ---------------------------------------------------------------------------------- */

@@ -498,8 +498,7 @@ static void assert_one_model(const char *path, marco_compute compute)
         assert_true(stats.pinned_bytes == 0 && stats.budget == 0 && stats.slots == 0);
         marco_engine_close(engine);
     }
-    engine =
-        open_file(path, least_budget_of(path, MARCO_KV_AUTO) + 6 * MIB, false, 2, compute);
+    engine = open_file(path, least_budget_of(path, MARCO_KV_AUTO) + 6 * MIB, false, 2, compute);
     assert_same(engine, 5, want);
     marco_engine_residency(engine, &stats);
     assert_true(stats.pinned_bytes > 0 && stats.slots < stats.experts);
