@@ -47,7 +47,10 @@ extern "C" {
     X(ERROR_CANCELLED, -8, "cancelled")                                                            \
     X(ERROR_SPACE, -9, "no space left on device")                                                  \
     X(ERROR_EXISTS, -10, "already exists")                                                         \
-    X(ERROR_NUMERIC, -11, "not a finite number")
+    X(ERROR_NUMERIC, -11, "not a finite number")                                                   \
+    X(ERROR_BUSY, -12, "too much asked for at once")                                               \
+    X(ERROR_NETWORK, -13, "network error")                                                         \
+    X(ERROR_DENIED, -14, "not permitted")
 
 typedef enum marco_status {
 #define MARCO_STATUS_ENUM(name, code, text) MARCO_##name = (code),
