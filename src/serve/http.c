@@ -375,13 +375,12 @@ static void hand_over(http_request *request)
 /* Queues the answer if there is one. */
 static enum MHD_Result give_answer(http_request *request, struct MHD_Connection *connection)
 {
-    enum MHD_Result result = MHD_NO;
     pthread_mutex_lock(&request->lock);
     struct MHD_Response *response = request->response;
-    if (response)
-        result = MHD_queue_response(connection, (unsigned)atomic_load(&request->status), response);
     pthread_mutex_unlock(&request->lock);
-    return result;
+    if (!response)
+        return MHD_NO;
+    return MHD_queue_response(connection, (unsigned)atomic_load(&request->status), response);
 }
 
 static enum MHD_Result on_access(void *user, struct MHD_Connection *connection, const char *url,
