@@ -311,8 +311,8 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
         /* Turns are taken pass by pass: callbacks run outside of them, and may use other sessions
          * of the engine. */
         pthread_mutex_lock(&s->engine->turn);
-        marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
-                                            (int64_t)position, error);
+        const model_sequence piece = {&s->kv, s->ids + position, (int64_t)count, (int64_t)position};
+        marco_status status = model_forward(s->context, &piece, error);
         if (!status && !e && done == n)
             model_logits(s->context, (int64_t)count - 1, 1, s->logits);
         pthread_mutex_unlock(&s->engine->turn);
@@ -429,7 +429,7 @@ marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco
     pthread_mutex_lock(&s->engine->turn);
     status = take_context(s, end, error);
     if (!status)
-        status = model_kv_reserve(&s->kv, end, error);
+        status = model_kv_reserve(&s->kv, first, end, error);
     if (!status)
         status =
             model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);

@@ -662,7 +662,7 @@ static void test_sessions_leave_no_memory(void **state)
     assert_in_range(kv.page_bytes, 2 * MIB, 8 * MIB);
     for (int round = 0; round < 3; round++) { /* the heap keeps more after it was given some back */
         uint64_t before = base_memory_resident(), during;
-        assert_int_equal(model_kv_reserve(&kv, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
+        assert_int_equal(model_kv_reserve(&kv, 0, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
         for (size_t i = 0; i < PAGES; i++)
             memset(kv.pages[i], 1, kv.page_bytes);
         void *above = malloc(1000);
