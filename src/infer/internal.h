@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "infer/timeline.h"
 #include "model/expert_cache.h"
 #include "model/forward.h"
 #include "model/residency.h"
@@ -21,22 +22,19 @@ struct marco_engine {
     int32_t end[INFER_MAX_END]; /* ids that end a reply */
     int32_t n_end;
     model_plan plan;
-    uint64_t taken; /* of the plan's room, by sessions; under `turn` */
+    uint64_t taken;            /* of the plan's room, by sessions; under `turn` */
+    _Atomic uint64_t kv_bytes; /* of all KV caches, shared pages once */
 };
 
 struct marco_session {
     marco_engine *engine;
     model_context *context;
-    model_kv kv;
-    int32_t n_ctx, chunk;
+    infer_timeline line;
+    int32_t chunk;
     marco_progress progress;
-    int32_t *ids; /* [length] */
-    size_t length, capacity;
-    uint64_t taken;    /* of the engine's room, in all */
-    uint64_t kv_taken; /* of it for the KV cache */
-    uint64_t kv_least; /* of that what it keeps until it is closed */
-    float *logits;     /* [n_vocab] */
-    bool has_logits;   /* they belong to the last token */
+    uint64_t taken;  /* of the engine's room, beside the timeline's */
+    float *logits;   /* [n_vocab] */
+    bool has_logits; /* they belong to the last token */
 };
 
 /* The least that a session needs: bytes. */
