@@ -34,8 +34,25 @@ uint64_t infer_session_least(const model_config *config, int threads, tensor_typ
            logits_bytes(config);
 }
 
-/* Shares what there is beside the weights, leaving most to the cache of experts: for a chunk up to
- * an eighth, for a context to begin with a thirty-second, and neither more than asked for. */
+uint64_t infer_room_part(const marco_engine *engine, tensor_type kv_type)
+{
+    const model_plan *plan = &engine->plan;
+    int threads = base_pool_threads(engine->pool);
+    uint64_t used = engine->taken +
+                    infer_session_least(&engine->weights->config, threads, kv_type) +
+                    (uint64_t)plan->least_slots * plan->slot_bytes;
+    return used < plan->room ? (plan->room - used) / 8 : 0;
+}
+
+int32_t infer_room_chunk(const model_context *context, uint64_t bytes, int32_t asked)
+{
+    int64_t chunk = model_context_tokens(context, bytes);
+    chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
+    return asked < chunk ? asked : (int32_t)chunk;
+}
+
+/* Shares what there is beside the weights: for a chunk up to a part of it, for a context to begin
+ * with a quarter of that, and neither more than asked for. */
 static marco_status take_room(marco_session *s, marco_error *error)
 {
     marco_engine *engine = s->engine;
@@ -45,13 +62,8 @@ static marco_status take_room(marco_session *s, marco_error *error)
     if (plan->room == UINT64_MAX)
         return MARCO_OK;
     pthread_mutex_lock(&engine->turn);
-    uint64_t used = engine->taken + infer_session_least(c, threads, s->line.kv.type) +
-                    (uint64_t)plan->least_slots * plan->slot_bytes;
-    uint64_t part = used < plan->room ? (plan->room - used) / 8 : 0;
-    int64_t chunk = model_context_tokens(s->context, part);
-    chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
-    if (s->chunk > chunk)
-        s->chunk = (int32_t)chunk;
+    uint64_t part = infer_room_part(engine, s->line.kv.type);
+    s->chunk = infer_room_chunk(s->context, part, s->chunk);
     int64_t context = (int64_t)(part / 4 / s->line.kv.page_bytes) * MODEL_KV_PAGE;
     context = context > LEAST_CONTEXT ? context : LEAST_CONTEXT;
     context = s->line.n_ctx < context ? s->line.n_ctx : context;
@@ -64,12 +76,11 @@ static marco_status take_room(marco_session *s, marco_error *error)
     return status;
 }
 
-/* The chunk asked for, or less where its buffers would be large beside the model's own size. No
- * result depends on it. */
-static int32_t fit_chunk(const marco_session *s, int32_t asked)
+int32_t infer_fit_chunk(const marco_engine *engine, const model_context *context, int32_t asked)
 {
-    uint64_t room = s->engine->weights->bytes / 20;
-    int64_t fits = model_context_tokens(s->context, room > PASS_BYTES ? room : PASS_BYTES);
+    uint64_t room = engine->weights->bytes / 20;
+    int64_t fits = model_context_tokens(context, room > PASS_BYTES ? room : PASS_BYTES);
+    asked = asked ? asked : DEFAULT_CHUNK;
     return asked < fits ? asked : (int32_t)fits;
 }
 
@@ -85,22 +96,22 @@ tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type)
     return type == MARCO_KV_F32 ? TENSOR_F32 : type == MARCO_KV_F16 ? TENSOR_F16 : TENSOR_Q8_0;
 }
 
-static marco_status check_params(const marco_engine *engine, const marco_session_params *params,
-                                 marco_error *error)
+marco_status infer_session_check(const marco_engine *engine, int32_t n_ctx, int32_t chunk,
+                                 marco_kv_type kv_type, marco_error *error)
 {
     const model_config *c = &engine->weights->config;
-    if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
+    if (n_ctx < 0 || n_ctx > c->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "context: %d is not between 1 and the %d tokens that the model was made "
                          "for",
-                         params->n_ctx, c->n_ctx_train);
-    if (params->chunk < 0 || params->chunk > MAX_CHUNK)
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d",
-                         params->chunk, MAX_CHUNK);
-    if ((int)params->kv_type < MARCO_KV_AUTO || (int)params->kv_type > MARCO_KV_Q8_0)
+                         n_ctx, c->n_ctx_train);
+    if (chunk < 0 || chunk > MAX_CHUNK)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d", chunk,
+                         MAX_CHUNK);
+    if ((int)kv_type < MARCO_KV_AUTO || (int)kv_type > MARCO_KV_Q8_0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "kv_type: %d is none of marco_kv_type",
-                         (int)params->kv_type);
-    if (!model_kv_fits(c, infer_kv_type(engine, params->kv_type)))
+                         (int)kv_type);
+    if (!model_kv_fits(c, infer_kv_type(engine, kv_type)))
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                          "%s: a Q8_0 KV cache needs a head dimension that is a multiple of 32, not "
                          "%d; use F16",
@@ -117,7 +128,8 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     *out = NULL;
     params = params ? params : &defaults;
     const model_config *c = &engine->weights->config;
-    marco_status status = check_params(engine, params, error);
+    marco_status status =
+        infer_session_check(engine, params->n_ctx, params->chunk, params->kv_type, error);
     if (status)
         return status;
     marco_session *session = base_calloc(1, sizeof *session);
@@ -134,7 +146,7 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
         status = model_context_create(engine->weights, engine->kernels, engine->pool, engine->f32,
                                       &session->context, error);
     if (!status) {
-        session->chunk = fit_chunk(session, params->chunk ? params->chunk : DEFAULT_CHUNK);
+        session->chunk = infer_fit_chunk(engine, session->context, params->chunk);
         model_context_trace(session->context, params->trace, params->trace_user);
         status = take_room(session, error);
     }
