@@ -3,6 +3,7 @@
 #define TESTS_SCRATCH_H
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +42,16 @@ static inline const char *scratch_path(const scratch *s, const char *name)
     char *path = paths[next++ % 8];
     snprintf(path, sizeof(paths[0]), "%s/%s", s->folder, name);
     return path;
+}
+
+/* Has the file's pages dropped, so that they are read from the disk. */
+static inline bool scratch_uncache(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    bool done = fd >= 0 && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0;
+    if (fd >= 0)
+        close(fd);
+    return done;
 }
 
 /* Entries of a folder, those that begin with a dot included. */
