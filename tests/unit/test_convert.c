@@ -191,33 +191,49 @@ static void f16_overflow_is_an_error(void **state)
     model_source_close(source);
 }
 
-/* Reads as the memory source does, but for one number that is none. */
+/* Reads as the memory source does, zeros in blocks, but for a row of ones in all bits: in every
+ * type they are no number. */
 static marco_status read_nan(model_source *source, size_t index, int64_t mat, int64_t row,
                              int64_t n, void *dst, marco_error *problem)
 {
-    marco_status status = memory_read(source, index, mat, row, n, dst, problem);
-    if (source->tensors[index].role == MODEL_ATTN_V && row <= 7 && 7 < row + n)
-        ((float *)dst)[(7 - row) * source->tensors[index].cols] = NAN;
-    return status;
+    const model_tensor *t = &source->tensors[index];
+    size_t row_bytes = tensor_row_bytes(t->type, t->cols);
+    if (t->type == TENSOR_Q8_0)
+        memset(dst, 0, (size_t)n * row_bytes);
+    else
+        memory_read(source, index, mat, row, n, dst, problem);
+    if (t->role == MODEL_ATTN_V && row <= 7 && 7 < row + n)
+        memset((char *)dst + (size_t)(7 - row) * row_bytes, 0xff, row_bytes);
+    return MARCO_OK;
+}
+
+static void refuses_nan(scratch *s, tensor_type from, int to)
+{
+    model_config c = memory_config(MODEL_QWEN3);
+    model_source *source = memory_source_create(&c, from, false);
+    model_copy_params params = {.type = to, .threads = 2, .what = "writing"};
+    source->read = read_nan;
+    assert_int_equal(model_copy(source, scratch_path(s, "a.gguf"), &params, &error),
+                     MARCO_ERROR_NUMERIC);
+    assert_non_null(strstr(error.message, "blk.0.attn_v.weight holds a number that is not"));
+    assert_int_equal(scratch_count(s->folder), 0);
+    model_source_close(source);
 }
 
 static void what_is_not_finite_is_not_converted(void **state)
 {
-    scratch *s = *state;
-    model_config c = memory_config(MODEL_QWEN3);
-    model_source *source = memory_source_create(&c, TENSOR_F32, false);
-    source->read = read_nan;
-    for (int type = TENSOR_F16; type <= TENSOR_BF16; type++) {
+    for (int type = TENSOR_F32; type <= TENSOR_BF16; type++) {
         const tensor_traits *traits = tensor_traits_of((uint32_t)type);
-        if (!traits || !traits->encode)
-            continue;
-        model_copy_params params = {.type = type, .threads = 2, .what = "writing"};
-        assert_int_equal(model_copy(source, scratch_path(s, "a.gguf"), &params, &error),
-                         MARCO_ERROR_NUMERIC);
-        assert_non_null(strstr(error.message, "blk.0.attn_v.weight holds a number that is not"));
-        assert_int_equal(scratch_count(s->folder), 0);
+        if (traits && traits->encode)
+            refuses_nan(*state, TENSOR_F32, type);
     }
-    model_source_close(source);
+}
+
+static void what_is_not_finite_is_not_copied(void **state)
+{
+    static const tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        refuses_nan(*state, types[i], -1);
 }
 
 static void names_say_what_is_written(void **state)
@@ -525,6 +541,7 @@ int main(void)
         TEST(types_that_cannot_be_are_refused),
         TEST(f16_overflow_is_an_error),
         TEST(what_is_not_finite_is_not_converted),
+        TEST(what_is_not_finite_is_not_copied),
         TEST(names_say_what_is_written),
         TEST(bad_arguments_are_refused),
         TEST(other_metadata_stays),
