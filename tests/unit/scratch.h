@@ -34,6 +34,22 @@ static inline void scratch_remove(const scratch *s)
     nftw(s->folder, scratch_unlink, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+/* A test with a folder of its own, which its state points to. */
+#define SCRATCH_TEST(test) cmocka_unit_test_setup_teardown(test, scratch_set_up, scratch_tear_down)
+
+static inline int scratch_set_up(void **state)
+{
+    static scratch s;
+    *state = &s;
+    return scratch_create(&s) ? 0 : -1;
+}
+
+static inline int scratch_tear_down(void **state)
+{
+    scratch_remove(*state);
+    return 0;
+}
+
 /* Valid until eight others were asked for. */
 static inline const char *scratch_path(const scratch *s, const char *name)
 {

@@ -516,39 +516,24 @@ static void inspect_describes_both_formats(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    static scratch s;
-    *state = &s;
-    return scratch_create(&s) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(there_and_back_is_bit_identical),
-        TEST(threads_make_no_difference),
-        TEST(q8_0_is_the_encoder_s_and_falls_back_to_f16),
-        TEST(quantised_files_become_bf16_folders),
-        TEST(types_that_cannot_be_are_refused),
-        TEST(f16_overflow_is_an_error),
-        TEST(what_is_not_finite_is_not_converted),
-        TEST(what_is_not_finite_is_not_copied),
-        TEST(names_say_what_is_written),
-        TEST(bad_arguments_are_refused),
-        TEST(other_metadata_stays),
-        TEST(cancelling_leaves_nothing),
-        TEST(every_failed_allocation_leaves_nothing),
-        TEST(tokenizer_files_are_copied_between_folders),
-        TEST(inspect_describes_both_formats),
+        SCRATCH_TEST(there_and_back_is_bit_identical),
+        SCRATCH_TEST(threads_make_no_difference),
+        SCRATCH_TEST(q8_0_is_the_encoder_s_and_falls_back_to_f16),
+        SCRATCH_TEST(quantised_files_become_bf16_folders),
+        SCRATCH_TEST(types_that_cannot_be_are_refused),
+        SCRATCH_TEST(f16_overflow_is_an_error),
+        SCRATCH_TEST(what_is_not_finite_is_not_converted),
+        SCRATCH_TEST(what_is_not_finite_is_not_copied),
+        SCRATCH_TEST(names_say_what_is_written),
+        SCRATCH_TEST(bad_arguments_are_refused),
+        SCRATCH_TEST(other_metadata_stays),
+        SCRATCH_TEST(cancelling_leaves_nothing),
+        SCRATCH_TEST(every_failed_allocation_leaves_nothing),
+        SCRATCH_TEST(tokenizer_files_are_copied_between_folders),
+        SCRATCH_TEST(inspect_describes_both_formats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
