@@ -473,7 +473,7 @@ static void test_budget_for_a_kv_type(void **state)
     marco_engine_params params = marco_engine_params_default();
     marco_session_params session_params = marco_session_params_default();
     marco_engine *engine;
-    marco_session *session;
+    marco_session *session = NULL;
     marco_error error = {0};
     write_model(&config, TENSOR_Q8_0, path);
     uint64_t least = least_budget_of(path, MARCO_KV_AUTO);
