@@ -409,6 +409,7 @@ void model_cache_limit(model_cache *c, int64_t n)
     for (; c->limit < n; c->limit++) {
         int32_t i = c->parked[--c->n_parked], head = (int32_t)c->n_slots;
         link_slot(c, i, head, c->slots[head].newer);
+        base_region_retake(c->memory + (size_t)i * c->slot_bytes, c->slot_bytes);
     }
     pthread_mutex_unlock(&c->lock);
 }
