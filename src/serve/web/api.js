@@ -25,7 +25,6 @@ async function refusal(response, key) {
     const later = wait ? ` It asks to wait ${wait} second${wait === 1 ? '' : 's'}.` : '';
     switch (response.status) {
     case 401:
-    case 403:
         return new ApiError('key', key ? 'The server does not accept this API key.'
                                        : 'This server asks for an API key.');
     case 429:

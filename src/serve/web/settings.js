@@ -2,8 +2,8 @@
 import { exportText, importText, saveSettings } from './store.js';
 import { count } from './dom.js';
 
-const NUMBERS = ['temperature', 'top_p', 'max_tokens', 'seed', 'frequency_penalty',
-                 'presence_penalty'];
+const NUMBERS = ['temperature', 'top_p', 'top_k', 'min_p', 'max_tokens', 'seed',
+                 'frequency_penalty', 'presence_penalty'];
 const $ = (id) => document.getElementById(id);
 
 // What of the sampling settings goes into a request: only what was set.

@@ -125,8 +125,7 @@ export function emptyView(model, choose) {
               el('img', { src: 'icon.svg', alt: '', width: 48, height: 48 }),
               el('h2', {}, 'Ask something'),
               el('p', {}, model ? `${model} answers from this server. ` : '',
-                 'Write below and press Enter; what you write stays between this browser and the ' +
-                 'server.'),
+                 'Write below and send it; what you write stays between this browser and the server.'),
               el('div', { class: 'examples' }, ...examples.map((text) => el(
                   'button', { type: 'button', class: 'plain', dir: 'auto',
                               onclick: () => choose(text) }, text))));
