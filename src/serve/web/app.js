@@ -305,10 +305,10 @@ function retry() {
 function setKey(key) {
     settings.key = key;
     saveSettings(settings);
-    const wanted = problems.get(chat.id)?.kind === 'key';
+    const refused = [chat.id, 'models'].some((where) => problems.get(where)?.kind === 'key');
+    const wanted = refused && chat.messages.at(-1)?.role === 'user';
     problems.delete(chat.id);
-    refresh().then(() => wanted && chat.messages.length > 0 && !problems.has('models') &&
-                         generate(chat));
+    refresh().then(() => wanted && !problems.has('models') && generate(chat));
 }
 
 // ---- models ------------------------------------------------------------------------------------
@@ -358,11 +358,11 @@ function rename(one, item) {
     const field = el('input', { class: 'name', dir: 'auto', maxlength: 200,
                                 'aria-label': 'Name of the conversation' });
     let ended = false;
-    const end = (keep) => {
+    const end = (accepted) => {
         if (ended)
             return;
         ended = true;
-        if (keep && field.value.trim() !== '') {
+        if (accepted && field.value.trim() !== '') {
             one.title = field.value.trim();
             keep(one);
         }
@@ -379,6 +379,7 @@ function rename(one, item) {
         $('chats').querySelectorAll('button.name')[chats.indexOf(one)]?.focus();
     });
     item.replaceChildren(field);
+    field.focus();
     field.select();
 }
 
