@@ -239,6 +239,16 @@ def edit(visit):
     expect(visit.sent[2]["messages"] == [{"role": "user", "content": "third question"}],
            visit.sent[2]["messages"])
     expect(page.locator(".message").count() == 2, "not two messages")
+    visit.send("tell more, slowly", wait=False)
+    page.locator(".reply").nth(1).wait_for()
+    page.locator(".user").last.hover()
+    page.get_by_role("button", name="Edit", exact=True).last.click()
+    page.get_by_label("Change your message").fill("stop that")
+    page.keyboard.press("Enter")
+    visit.until("document.querySelectorAll('.user .text')[1]?.textContent === 'stop that'")
+    visit.idle()
+    sent = [message["content"] for message in visit.sent[4]["messages"]]
+    expect(len(sent) == 3 and sent[2] == "stop that", sent)
     return "as said"
 
 
