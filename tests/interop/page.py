@@ -282,10 +282,10 @@ def settings(visit):
     page.keyboard.press("Escape")
     expect(page.evaluate("document.activeElement.getAttribute('aria-label')") == "Settings",
            "focus does not return")
-    page.select_option("#model", "Marco-Mini")
+    page.select_option("#model", "example-small")
     visit.send("hello")
     sent = {k: v for k, v in visit.sent[0].items() if k not in ("stream", "stream_options")}
-    expect(sent == {"model": "Marco-Mini", "temperature": 0.5, "seed": 42, "stop": ["END", "FIN"],
+    expect(sent == {"model": "example-small", "temperature": 0.5, "seed": 42, "stop": ["END", "FIN"],
                     "messages": [{"role": "system", "content": "Be brief."},
                                  {"role": "user", "content": "hello"}]}, sent)
     page.locator("header .open-settings").click()
@@ -297,7 +297,7 @@ def settings(visit):
     visit.send("more")
     expect(set(visit.sent[1]) == {"model", "messages", "stream", "stream_options"} and
            visit.sent[1]["messages"][0]["role"] == "user" and
-           visit.sent[1]["model"] == "Marco-Mini", visit.sent[1])
+           visit.sent[1]["model"] == "example-small", visit.sent[1])
     return "as said"
 
 
