@@ -8,8 +8,9 @@ FOLDER/OWNER/NAME holds a model's files; large ones (over --large bytes, or *.sa
 second port. The commit is a hash of the files, so it changes when they do. Revisions: main, v1, and
 the commit.
 
-Everything is logged to FOLDER/log, one JSON object a line. FOLDER/faults, read before every
-request, holds a JSON object of faults; see FAULTS. Python's standard library only.
+Everything is logged to FOLDER/log, one JSON object a line; GET /_idle answers when no other request
+is being answered, so that the log is complete. FOLDER/faults, read before every request, holds a
+JSON object of faults; see FAULTS. Python's standard library only.
 """
 import argparse
 import hashlib
@@ -57,14 +58,19 @@ class Hub:
         self.folder, self.large = folder, large
         self.lock = threading.Lock()
         self.counts = {}
-        self.cut = set()
+        self.at_work = 0
+        self.ordered = None
 
     def faults(self):
         try:
             with open(os.path.join(self.folder, "faults"), encoding="utf-8") as file:
-                return {**FAULTS, **json.load(file)}
+                text = file.read()
         except FileNotFoundError:
-            return dict(FAULTS)
+            text = "{}"
+        with self.lock:
+            if text != self.ordered:
+                self.ordered, self.counts = text, {}
+        return {**FAULTS, **json.loads(text)}
 
     def files(self, model):
         root = os.path.join(self.folder, model)
@@ -121,6 +127,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, head):
         hub, server = self.server.hub, self.server
+        if self.path == "/_idle":
+            self.record = {}
+            while hub.at_work:
+                time.sleep(0.01)
+            return self.say(200)
+        with hub.lock:
+            hub.at_work += 1
         faults = hub.faults()
         url = urllib.parse.urlsplit(self.path)
         path = urllib.parse.unquote(url.path)
@@ -135,6 +148,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             hub.log(**self.record)
+            with hub.lock:
+                hub.at_work -= 1
+        return None
 
     def route(self, hub, faults, path, query, head):
         if hub.first_times("busy", faults["busy"]):
