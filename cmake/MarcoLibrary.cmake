@@ -3,6 +3,11 @@
 include(CMakePackageConfigHelpers)
 
 set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
+set(MARCO_PC_REQUIRES "jansson libpcre2-8 libutf8proc")
+if(MARCO_SERVE)
+  list(APPEND MARCO_LIBRARIES PkgConfig::MICROHTTPD PkgConfig::GNUTLS)
+  string(APPEND MARCO_PC_REQUIRES " libmicrohttpd gnutls")
+endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).
 set(objects)

@@ -29,7 +29,7 @@ static bool in_range(double x, double low, double high)
 }
 
 /* The bounds are those that model_config_check holds a checkpoint's own settings to. */
-static marco_status check(const marco_sampling *p, int32_t n_vocab, marco_error *error)
+marco_status infer_sampler_check(const marco_sampling *p, int32_t n_vocab, marco_error *error)
 {
     const struct {
         const char *name;
@@ -68,7 +68,7 @@ marco_status marco_sampler_create(const marco_sampling *sampling, int32_t n_voca
     *out = NULL;
     if (n_vocab < 1)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "a vocabulary of %d tokens", n_vocab);
-    marco_status status = check(sampling, n_vocab, error);
+    marco_status status = infer_sampler_check(sampling, n_vocab, error);
     if (status)
         return status;
     size_t n = (size_t)n_vocab;
@@ -111,12 +111,12 @@ marco_status marco_sampler_accept(marco_sampler *s, int32_t id, bool reply)
 }
 
 /* The logits after bias and penalties, as candidates in order of id. */
-static void adjust(marco_sampler *s, const float *logits)
+static void adjust(marco_sampler *s, const float *logits, const uint32_t *mask)
 {
     const marco_sampling *p = &s->params;
     candidate *c = s->candidates;
     for (int32_t i = 0; i < s->n_vocab; i++)
-        c[i] = (candidate){logits[i], i};
+        c[i] = (candidate){!mask || mask[i / 32] >> i % 32 & 1 ? logits[i] : -INFINITY, i};
     for (size_t i = 0; i < p->n_logit_bias; i++)
         c[p->logit_bias[i].id].logit += p->logit_bias[i].bias;
     bool repetition = p->repetition_penalty != 1;
@@ -175,13 +175,16 @@ static double total_weight(const marco_sampler *s, float best)
     return sum;
 }
 
-/* One of n candidates whose unnormalised weights are given, in that order. */
+/* One of n candidates whose unnormalised weights are given, in that order; never one of weight 0
+ * (one that is masked) unless all are. */
 static size_t draw(marco_sampler *s, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += s->probability[i];
     double at = base_random_unit(s->params.seed, 0, s->picks++) * sum;
+    while (n > 1 && s->probability[n - 1] == 0)
+        n--;
     for (size_t i = 0; i + 1 < n; i++) {
         at -= s->probability[i];
         if (at < 0)
@@ -226,8 +229,14 @@ static int32_t pick_truncated(marco_sampler *s, float best)
 marco_status marco_sampler_pick(marco_sampler *s, const float *logits, int32_t *id,
                                 marco_error *error)
 {
+    return infer_sampler_pick(s, logits, NULL, id, error);
+}
+
+marco_status infer_sampler_pick(marco_sampler *s, const float *logits, const uint32_t *mask,
+                                int32_t *id, marco_error *error)
+{
     const marco_sampling *p = &s->params;
-    adjust(s, logits);
+    adjust(s, logits, mask);
     int32_t best = 0;
     for (int32_t i = 0; i < s->n_vocab; i++) {
         if (isnan(s->candidates[i].logit))
