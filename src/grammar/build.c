@@ -323,6 +323,37 @@ static void *copy_of(gr_build *b, const void *items, size_t n, size_t size)
     return copy;
 }
 
+/* Bytes that lead to the same node from every node are a class. */
+static void find_classes(marco_grammar *g, size_t n_edges)
+{
+    bool cut[257] = {false};
+    for (size_t i = 0; i < n_edges; i++)
+        cut[g->edges[i].low] = cut[g->edges[i].high + 1] = true;
+    for (int c = 1; c < 256; c++) {
+        g->n_classes += cut[c];
+        g->classes[c] = (uint8_t)g->n_classes;
+    }
+    g->n_classes++;
+}
+
+/* Without room for it, edges are looked for one by one. */
+static void make_table(marco_grammar *g, size_t n_edges)
+{
+    enum { MOST = 4 << 20 };
+    find_classes(g, n_edges);
+    size_t size = (size_t)g->n_nodes * (size_t)g->n_classes;
+    g->table = size <= MOST ? base_calloc(size, sizeof *g->table) : NULL;
+    for (int32_t n = 0; n < g->n_nodes; n++) {
+        gr_node *node = &g->nodes[n];
+        node->simple = !node->final && node->n_calls == 0;
+        for (size_t i = 0; g->table && i < node->n_edges; i++) {
+            const gr_edge *e = &g->edges[node->edge + i];
+            for (int c = g->classes[e->low]; c <= g->classes[e->high]; c++)
+                g->table[(size_t)n * (size_t)g->n_classes + (size_t)c] = e->to;
+        }
+    }
+}
+
 static marco_grammar *finish(gr_build *b, int32_t rule)
 {
     if (gr_bad(b))
@@ -356,6 +387,7 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
         marco_grammar_free(g);
         return NULL;
     }
+    make_table(g, b->n_edges);
     return g;
 }
 

@@ -13,6 +13,7 @@ void marco_grammar_free(marco_grammar *grammar)
     base_free(grammar->nodes);
     base_free(grammar->edges);
     base_free(grammar->calls);
+    base_free(grammar->table);
     base_free(grammar);
 }
 

@@ -59,6 +59,7 @@ typedef struct gr_node {
     uint16_t run;
     uint8_t exact;
     uint8_t final;  /* the rule may end here */
+    uint8_t simple; /* it may not, and calls no rule */
     int32_t height; /* fewest further return nodes with which the rule can be finished from here */
 } gr_node;
 
@@ -68,6 +69,11 @@ struct marco_grammar {
     gr_node *nodes; /* [n_nodes] */
     gr_edge *edges;
     gr_call *calls;
+    /* The edges again: table[node * n_classes + classes[byte]] is the node that the byte leads to, 0
+     * where it leads nowhere. NULL where it would be too large. */
+    uint8_t classes[256];
+    int32_t *table;
+    int32_t n_classes;
     int32_t n_nodes, root; /* root: the first node of the rule that is the whole text */
     /* The first nodes are the same in every grammar, and call no others: what is known about them
      * is kept with the vocabulary. */

@@ -61,21 +61,20 @@ static int32_t tail(gr_build *b, const ways *w, uint32_t base, int k, uint32_t f
     uint32_t span = 1u << 6 * k, last = base + span - 1;
     if (k == 0)
         return base < floor ? GR_NONE : way(w, base);
-    for (size_t i = 0; i < w->n; i++) {
-        if (w->edges[i].high < base || w->edges[i].high < floor)
-            continue;
-        if (w->edges[i].low > last)
-            return GR_NONE;
-        if (w->edges[i].low <= base && w->edges[i].high >= last && base >= floor)
-            return any_tail(b, k, w->edges[i].to);
-        break;
-    }
+    size_t i = 0;
+    while (i < w->n && (w->edges[i].high < base || w->edges[i].high < floor))
+        i++;
+    if (i == w->n || w->edges[i].low > last)
+        return GR_NONE;
+    if (w->edges[i].low <= base && w->edges[i].high >= last && base >= floor)
+        return any_tail(b, k, w->edges[i].to);
     gr_edge edges[64];
     size_t n = 0;
     if (!gr_work(b, 64))
         return GR_NONE;
-    for (uint32_t i = 0; i < 64; i++)
-        put(edges, &n, 0x80 + i, 0x80 + i, tail(b, w, base + i * (span >> 6), k - 1, floor));
+    for (uint32_t byte = 0; byte < 64; byte++)
+        put(edges, &n, 0x80 + byte, 0x80 + byte,
+            tail(b, w, base + byte * (span >> 6), k - 1, floor));
     return n ? node_with(b, edges, n) : GR_NONE;
 }
 

@@ -104,19 +104,35 @@ static void enter(machine *m, size_t first, int32_t node, int32_t at)
         enter(m, first, GR_END, NO_CELL);
 }
 
+/* The node that a byte leads to, 0 where it leads nowhere. */
+static inline int32_t follow(const marco_grammar *g, int32_t node, uint8_t byte)
+{
+    if (g->table)
+        return g->table[(size_t)node * (size_t)g->n_classes + g->classes[byte]];
+    const gr_node *n = &g->nodes[node];
+    const gr_edge *edge = g->edges + n->edge, *end = edge + n->n_edges;
+    for (; edge < end; edge++)
+        if (byte >= edge->low && byte <= edge->high)
+            return edge->to;
+    return 0;
+}
+
 /* Adds the level that a byte leads to from places[first, last). */
-static void step(machine *m, size_t first, size_t last, uint8_t byte)
+static inline void step(machine *m, size_t first, size_t last, uint8_t byte)
 {
     size_t begin = m->n_places;
     for (size_t i = first; i < last; i++) {
         place p = m->places[i];
-        const gr_node *n = &m->g->nodes[p.node];
-        const gr_edge *edge = m->g->edges + n->edge, *end = edge + n->n_edges;
-        for (; edge < end; edge++)
-            if (byte >= edge->low && byte <= edge->high) {
-                enter(m, begin, edge->to, p.cell);
-                break;
-            }
+        int32_t to = follow(m->g, p.node, byte);
+        if (to == 0)
+            continue;
+        const gr_node *n = &m->g->nodes[to];
+        int32_t deep = depth_of(m, p.cell) + n->height;
+        if (last - first > 1 || !n->simple || deep > m->deepest ||
+            m->n_places == m->places_capacity)
+            enter(m, begin, to, p.cell);
+        else /* the same without the detours */
+            m->places[m->n_places++] = (place){to, p.cell};
     }
 }
 
