@@ -7,8 +7,16 @@ set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Thre
 # pkg-config --static name all that they are made of, development files of which need not be there.
 set(MARCO_PC_LIBS "")
 if(MARCO_SERVE)
-  list(APPEND MARCO_LIBRARIES PkgConfig::MICROHTTPD PkgConfig::GNUTLS)
-  string(APPEND MARCO_PC_LIBS "-lmicrohttpd -lgnutls ")
+  list(APPEND MARCO_LIBRARIES PkgConfig::MICROHTTPD)
+  string(APPEND MARCO_PC_LIBS "-lmicrohttpd ")
+endif()
+if(MARCO_HUB)
+  list(APPEND MARCO_LIBRARIES PkgConfig::CURL)
+  string(APPEND MARCO_PC_LIBS "-lcurl ")
+endif()
+if(MARCO_SERVE OR MARCO_HUB)
+  list(APPEND MARCO_LIBRARIES PkgConfig::GNUTLS)
+  string(APPEND MARCO_PC_LIBS "-lgnutls ")
 endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).
