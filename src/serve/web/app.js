@@ -1,6 +1,6 @@
 // The page: conversations on the left, the open one in the middle, and replies as they are written.
 import { ApiError, listModels, streamReply } from './api.js';
-import { el, iconButton, sends } from './dom.js';
+import { el, iconButton, sends, touch } from './dom.js';
 import { samplingParameters, setUpSettings } from './settings.js';
 import { Store, loadSettings, newChat, saveSettings } from './store.js';
 import { contextText, emptyView, noticeView, replyView, userView } from './view.js';
@@ -71,14 +71,20 @@ function unanswered(run) {
     return last?.role === 'user' && !run ? { message: 'This message has no reply yet.' } : null;
 }
 
+// Not by touch: a keyboard would come up over the messages.
+function focusInput() {
+    if (!touch.matches && !document.body.classList.contains('sidebar-open'))
+        $('input').focus();
+}
+
 // What depends on whether a reply is being written, and on the model.
 function showState() {
     const running = runs.has(chat.id);
     const focused = document.activeElement;
     $('send').hidden = running;
     $('stop').hidden = !running;
-    if (focused?.hidden)
-        $('input').focus();
+    if (!focused || focused.hidden || focused === document.body)
+        focusInput();
     document.title = [chat.title, settings.model, 'marco'].filter((part) => part).slice(0, 2)
         .join(' · ');
     const stats = chat.messages.findLast((message) => message.stats?.prompt !== undefined)?.stats;
@@ -123,7 +129,7 @@ function openChat(other) {
     toBottom();
     $('latest').hidden = true;
     closeSidebar();
-    $('input').focus();
+    focusInput();
 }
 
 // ---- replies -----------------------------------------------------------------------------------

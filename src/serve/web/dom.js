@@ -58,7 +58,7 @@ export function copyButton(label, text) {
 }
 
 // A touch keyboard has no Shift+Enter, so that Enter makes a new line there.
-const touch = matchMedia('(hover: none) and (pointer: coarse)');
+export const touch = matchMedia('(hover: none) and (pointer: coarse)');
 
 // Whether a key sends what is written. An input method's own Enter does not (229: Safari's way to
 // say that it is one).
