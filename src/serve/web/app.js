@@ -108,9 +108,13 @@ function showMeter(used, size) {
     meter.classList.toggle('nearly-full', used > 0.85 * size);
 }
 
-function keep(one) {
+async function keep(one) {
     one.updated = Date.now();
-    return store.put(one);
+    try {
+        await store.put(one);
+    } catch {
+        $('store-note').hidden = false; // there is no room left
+    }
 }
 
 function rememberOpen() {
@@ -209,7 +213,8 @@ async function write(of, reply, run, messages) {
         if (error.name === 'AbortError')
             reply.finish = 'stopped';
         else
-            problems.set(of.id, error instanceof ApiError ? error : new ApiError('server', String(error)));
+            problems.set(of.id, error instanceof ApiError ? error
+                                                          : new ApiError('server', String(error)));
     }
     endRun(of, reply, run);
 }
@@ -352,7 +357,8 @@ function showList() {
 }
 
 function listItem(one) {
-    const item = el('li', { class: `${one === chat ? 'open' : ''} ${runs.has(one.id) ? 'busy' : ''}` });
+    const states = [one === chat ? 'open' : '', runs.has(one.id) ? 'busy' : ''];
+    const item = el('li', { class: states.join(' ') });
     const name = el('button', { type: 'button', class: 'name', dir: 'auto', title: one.title,
                                 'aria-current': one === chat ? 'true' : null,
                                 onclick: () => openChat(one) }, one.title || 'Untitled');
@@ -455,7 +461,7 @@ function submit(event) {
     send(text);
 }
 
-// Another tab has changed a conversation: it is taken as that tab left it, unless it is written here.
+// Another tab has changed a conversation: taken as that tab left it, unless written here.
 async function takeOver(id) {
     const theirs = await store.get(id);
     const ours = chats.find((one) => one.id === id);

@@ -47,8 +47,8 @@ async function copy(text) {
 
 export function copyButton(label, text) {
     const words = el('span', {}, 'Copy');
-    const button = el('button', { type: 'button', class: 'quiet', 'aria-label': label }, icon('copy'),
-                      words);
+    const button = el('button', { type: 'button', class: 'quiet', 'aria-label': label },
+                      icon('copy'), words);
     button.addEventListener('click', async () => {
         const copied = await copy(text()).then(() => true, () => false);
         words.textContent = copied ? 'Copied' : 'Not copied';
