@@ -154,9 +154,10 @@ class Run {
         this.pieces++;
     }
 
+    // Tokens a second; null for a reply that came too fast to tell, as one buffered on its way does.
     rate(tokens = this.pieces) {
         const seconds = (this.last - this.first) / 1000;
-        return tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : null;
+        return tokens > 1 && seconds > 0.05 ? (tokens - 1) / seconds : null;
     }
 
     stats() {
