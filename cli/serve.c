@@ -345,8 +345,10 @@ static int on_loading(void *user, const char *what, uint64_t done, uint64_t tota
     return l->inner.fn(l->inner.user, what, done, total);
 }
 
-static int start(const command *self, const struct serve_options *o, marco_serve_params *params)
+static int start(const command *self, const struct serve_options *o,
+                 const marco_serve_params *given)
 {
+    marco_serve_params params = *given;
     access_log log = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .path = o->log};
     loading load = {.shown = progress_create(self, o->quiet)};
     marco_server *server = NULL;
@@ -355,8 +357,8 @@ static int start(const command *self, const struct serve_options *o, marco_serve
     int exit_status = EXIT_SUCCESS;
     if (!o->no_log) {
         exit_status = log_open(self, &log);
-        params->log = log_line;
-        params->log_user = &log;
+        params.log = log_line;
+        params.log_user = &log;
     }
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
@@ -371,8 +373,8 @@ static int start(const command *self, const struct serve_options *o, marco_serve
     load.inner = progress_of(&load.shown);
     load.enders = signals;
     sigdelset(&load.enders, SIGHUP);
-    params->engine.progress = (marco_progress){.fn = on_loading, .user = &load};
-    marco_status status = marco_server_create(params, &server, &error);
+    params.engine.progress = (marco_progress){.fn = on_loading, .user = &load};
+    marco_status status = marco_server_create(&params, &server, &error);
     progress_clear(&load.shown);
     exit_status = status == MARCO_OK ? serve(self, o, server, &log, &signals)
                                      : command_status(self, status, &error);
