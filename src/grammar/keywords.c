@@ -259,6 +259,30 @@ void gr_check_keywords(gr_schemas *s, const json_t *schema)
     }
 }
 
+void gr_check_document(gr_schemas *s, const json_t *schema)
+{
+    const char *key;
+    json_t *members = (json_t *)schema, *value, *item;
+    if (gr_bad(s->b) || !json_is_object(schema))
+        return;
+    gr_check_keywords(s, schema);
+    json_object_foreach (members, key, value) {
+        const keyword *k = gr_bad(s->b) ? NULL : find(key);
+        const char *inner;
+        size_t i;
+        if (!k)
+            return;
+        if (k->value == SCHEMA)
+            gr_check_document(s, value);
+        if (k->value == SCHEMAS)
+            json_array_foreach (value, i, item)
+                gr_check_document(s, item);
+        if (k->value == MAP)
+            json_object_foreach (value, inner, item)
+                gr_check_document(s, item);
+    }
+}
+
 /* ---- counts -------------------------------------------------------------------------------- */
 
 int64_t gr_count_most(const gr_list *list, const char *key, int64_t otherwise)

@@ -393,6 +393,7 @@ int32_t gr_schema_rule(gr_build *b, const json_t *root, const json_t *const *sch
 {
     gr_schemas s = {.b = b, .root = root, .prefix = prefix};
     gr_list list = {0};
+    gr_check_document(&s, root);
     for (size_t i = 0; i < n; i++)
         gr_list_add(b, &list, schemas[i]);
     int32_t rule = gr_rule_for(&s, &list);
