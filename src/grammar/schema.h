@@ -7,8 +7,8 @@
 enum {
     GR_NULL = 1,
     GR_BOOLEAN = 2,
-    GR_WHOLE = 4,    /* integers */
-    GR_PARTIAL = 8,  /* numbers that are none */
+    GR_WHOLE = 4,   /* integers */
+    GR_PARTIAL = 8, /* numbers that are none */
     GR_STRING = 16,
     GR_OBJECT = 32,
     GR_ARRAY = 64,

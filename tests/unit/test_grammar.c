@@ -1,5 +1,5 @@
-/* Grammars: what texts they allow, that masks are exact, what is refused, bounds, and running out of
- * memory on the way. */
+/* Grammars: what texts they allow, that masks are exact, what is refused, bounds, and running out
+ * of memory on the way. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,12 +23,61 @@
 /* Ids 0 to 255 are the bytes; then these, an end, a special one that is never allowed, and one
  * without text. */
 static const char *const longer[] = {
-    "{\"", "\":", "\": ", "\",", "\", \"", "\"}", "}}", "]}", "]]", "[[", "{\"a\":", "true", "fal",
-    "null", "12", "123", "-1", ".5", "0.", "e+", "ab", "abc", "abcd", "name", "\"name\"", "  ",
-    "\\\"", "\\n", "\\u00", "\"\\", "\xC3\xA9", "\xD8\xA7\xD9", "\x84", "\xF0\x9F", "\x98\x80",
-    "\xE2\x80\xA8", "a\"", "a\",\"", "\"\"", "\"\":", "[\"", "\"]", ",{", "},{", "\n", "<tool_call>",
-    "</tool_call>", "\n{\"name\"", "}\n</", "2024-", "\xED\xA0", "\xC0\x80",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "{", "\x01",
+    "{\"",
+    "\":",
+    "\": ",
+    "\",",
+    "\", \"",
+    "\"}",
+    "}}",
+    "]}",
+    "]]",
+    "[[",
+    "{\"a\":",
+    "true",
+    "fal",
+    "null",
+    "12",
+    "123",
+    "-1",
+    ".5",
+    "0.",
+    "e+",
+    "ab",
+    "abc",
+    "abcd",
+    "name",
+    "\"name\"",
+    "  ",
+    "\\\"",
+    "\\n",
+    "\\u00",
+    "\"\\",
+    "\xC3\xA9",
+    "\xD8\xA7\xD9",
+    "\x84",
+    "\xF0\x9F",
+    "\x98\x80",
+    "\xE2\x80\xA8",
+    "a\"",
+    "a\",\"",
+    "\"\"",
+    "\"\":",
+    "[\"",
+    "\"]",
+    ",{",
+    "},{",
+    "\n",
+    "<tool_call>",
+    "</tool_call>",
+    "\n{\"name\"",
+    "}\n</",
+    "2024-",
+    "\xED\xA0",
+    "\xC0\x80",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "{",
+    "\x01",
 };
 
 enum { N_LONGER = sizeof longer / sizeof longer[0], END = 256 + N_LONGER, N_TOKENS = END + 3 };
@@ -50,14 +99,15 @@ static void fill_words(words *w)
         size_t n = id < 256 ? 1 : id == END + 2 ? 0 : strlen(text);
         memcpy(w->bytes + size, text, n);
         w->offsets[id] = (uint32_t)size;
-        w->kinds[id] = id == END + 2 ? TOK_KIND_NONE : id >= END ? TOK_KIND_SPECIAL
-                       : strchr(text, '<')               ? TOK_KIND_ADDED
-                                                         : TOK_KIND_ORDINARY;
+        w->kinds[id] = id == END + 2                    ? TOK_KIND_NONE
+                       : id >= END                      ? TOK_KIND_SPECIAL
+                       : id >= 256 && strchr(text, '<') ? TOK_KIND_ADDED
+                                                        : TOK_KIND_ORDINARY;
         size += n;
     }
     w->offsets[N_TOKENS] = (uint32_t)size;
-    w->tokenizer = (marco_tokenizer){.size = N_TOKENS, .bytes = w->bytes, .offsets = w->offsets,
-                                     .kinds = w->kinds};
+    w->tokenizer = (marco_tokenizer){
+        .size = N_TOKENS, .bytes = w->bytes, .offsets = w->offsets, .kinds = w->kinds};
 }
 
 static int set_up(void **state)
@@ -186,8 +236,10 @@ static const struct {
      {"2", "null"},
      {"1", "\"x\""}},
     {"{\"anyOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"a\"},\"v\":{\"type\":"
-     "\"integer\"}},\"required\":[\"k\",\"v\"],\"additionalProperties\":false},{\"type\":\"object\","
-     "\"properties\":{\"k\":{\"const\":\"ab\"},\"v\":{\"type\":\"null\"}},\"required\":[\"k\",\"v\"],"
+     "\"integer\"}},\"required\":[\"k\",\"v\"],\"additionalProperties\":false},{\"type\":"
+     "\"object\","
+     "\"properties\":{\"k\":{\"const\":\"ab\"},\"v\":{\"type\":\"null\"}},\"required\":[\"k\","
+     "\"v\"],"
      "\"additionalProperties\":false}]}",
      {"{\"k\":\"a\",\"v\":1}", "{\"k\":\"ab\",\"v\":null}"},
      {"{\"k\":\"a\",\"v\":null}", "{\"k\":\"ab\",\"v\":1}", "{\"k\":\"abc\",\"v\":1}"}},
@@ -197,8 +249,10 @@ static const struct {
     {"{\"allOf\":[{\"type\":\"integer\"},{\"minimum\":3},{\"maximum\":5}],\"multipleOf\":2}",
      {"4"},
      {"3", "5", "6", "2"}},
-    {"{\"$ref\":\"#/$defs/n\",\"$defs\":{\"n\":{\"type\":\"object\",\"properties\":{\"n\":{\"anyOf\":"
-     "[{\"$ref\":\"#/$defs/n\"},{\"type\":\"null\"}]}},\"required\":[\"n\"],\"additionalProperties\":"
+    {"{\"$ref\":\"#/$defs/"
+     "n\",\"$defs\":{\"n\":{\"type\":\"object\",\"properties\":{\"n\":{\"anyOf\":"
+     "[{\"$ref\":\"#/$defs/"
+     "n\"},{\"type\":\"null\"}]}},\"required\":[\"n\"],\"additionalProperties\":"
      "false}}}",
      {"{\"n\":null}", "{\"n\":{\"n\":{\"n\":null}}}"},
      {"{}", "{\"n\":{}}", "{\"n\":{\"n\":null}"}},
@@ -225,14 +279,15 @@ static void test_languages(void **state)
 /* All integers of a small range, and around it. */
 static void test_integers(void **state)
 {
-    static const int ranges[][3] = {{0, 0, 1},     {-3, 12, 1},  {95, 1203, 1}, {-240, -7, 1},
+    static const int ranges[][3] = {{0, 0, 1},      {-3, 12, 1}, {95, 1203, 1}, {-240, -7, 1},
                                     {-999, 999, 1}, {10, 99, 5}, {-60, 60, 12}, {7, 8, 100}};
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         char schema[160], text[16];
-        snprintf(schema, sizeof schema,
-                 "{\"anyOf\":[{\"type\":\"integer\",\"minimum\":%d,\"maximum\":%d,\"multipleOf\":%d},"
-                 "{\"type\":\"null\"}]}",
-                 ranges[i][0], ranges[i][1], ranges[i][2]);
+        snprintf(
+            schema, sizeof schema,
+            "{\"anyOf\":[{\"type\":\"integer\",\"minimum\":%d,\"maximum\":%d,\"multipleOf\":%d},"
+            "{\"type\":\"null\"}]}",
+            ranges[i][0], ranges[i][1], ranges[i][2]);
         marco_grammar *grammar = compiled(schema);
         for (int v = -1300; v <= 1300; v++) {
             bool wanted = v >= ranges[i][0] && v <= ranges[i][1] && v % ranges[i][2] == 0;
@@ -270,7 +325,8 @@ static bool could_follow(const words *w, const marco_grammar *grammar, const int
     return good;
 }
 
-/* A random reply; `exact`: every mask compared with every token. Ends within 400 tokens or fails. */
+/* A random reply; `exact`: every mask compared with every token. Ends within 400 tokens or fails.
+ */
 static void walk(const words *w, const marco_grammar *grammar, const char *name, uint64_t seed,
                  bool exact, base_text *text)
 {
@@ -340,8 +396,9 @@ static void test_vocabularies(void **state)
     fill_words(&other);
     other.kinds[256] = TOK_KIND_SPECIAL;
     memcpy(other.bytes + other.offsets[300 - 4], "[", 1); /* "[\"" stays, or becomes so */
-    assert_int_equal(grammar_vocab_create(&other.tokenizer, N_TOKENS + 5, &end, 1, &other.vocab, NULL),
-                     MARCO_OK);
+    assert_int_equal(
+        grammar_vocab_create(&other.tokenizer, N_TOKENS + 5, &end, 1, &other.vocab, NULL),
+        MARCO_OK);
     grammar_state *a = begun(w, grammar), *b = begun(&other, grammar);
     assert_int_equal(grammar_state_mask(a, mask[0], NULL), MARCO_OK);
     assert_int_equal(grammar_state_mask(b, mask[1], NULL), MARCO_OK);
@@ -448,7 +505,8 @@ static void test_refused(void **state)
         {"false", "false"},
         {"3", "an object or a boolean"},
         {"{\"enum\":[]}", "'enum'"},
-        {"{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{},\"additionalProperties\":false}",
+        {"{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{},\"additionalProperties\":"
+         "false}",
          "requires the property 'a'"},
         {"{\"type\":\"strin\"}", "'type' must be"},
         {"{\"type\":\"string\",\"minLength\":-1}", "'minLength' must be"},
@@ -534,7 +592,8 @@ static void test_vocabulary_refused(void **state)
 static const char tools[] =
     "[{\"type\":\"function\",\"function\":{\"name\":\"get\",\"description\":\"d\",\"strict\":true,"
     "\"parameters\":{\"type\":\"object\",\"properties\":{\"x\":{\"$ref\":\"#/$defs/i\"}},"
-    "\"required\":[\"x\"],\"additionalProperties\":false,\"$defs\":{\"i\":{\"type\":\"integer\"}}}}},"
+    "\"required\":[\"x\"],\"additionalProperties\":false,\"$defs\":{\"i\":{\"type\":\"integer\"}}}}"
+    "},"
     "{\"type\":\"function\",\"function\":{\"name\":\"now\"}}]";
 
 #define CALL(name, arguments)                                                                      \
@@ -573,7 +632,8 @@ static void test_tools(void **state)
     assert_int_equal(marco_grammar_from_tools(tools, strlen(tools), "got", false, &none, &error),
                      MARCO_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "got"));
-    static const char bad[] = "[{\"function\":{\"name\":\"f\",\"parameters\":{\"items\":{\"x\":1}}}}]";
+    static const char bad[] =
+        "[{\"function\":{\"name\":\"f\",\"parameters\":{\"items\":{\"x\":1}}}}]";
     assert_int_equal(marco_grammar_from_tools(bad, strlen(bad), NULL, false, &none, &error),
                      MARCO_ERROR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "tools[0].parameters#/items: "));
