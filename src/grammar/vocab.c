@@ -213,8 +213,8 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
     for (int32_t id = 0; id < v->n_vocab; id++) {
         v->offsets[id] = size;
         v->same[id] = GR_NONE;
-        bool known = id < t->size && (t->kinds[id] == TOK_KIND_ORDINARY ||
-                                      t->kinds[id] == TOK_KIND_ADDED);
+        bool known =
+            id < t->size && (t->kinds[id] == TOK_KIND_ORDINARY || t->kinds[id] == TOK_KIND_ADDED);
         size_t length = known ? t->offsets[id + 1] - t->offsets[id] : 0;
         if (length == 0 || length > LONGEST || is_end(v, id))
             continue;
@@ -239,7 +239,8 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
                              "given form need one for every byte",
                              c);
     if (!have['\n'])
-        return base_fail(error, MARCO_ERROR_UNSUPPORTED, "the vocabulary has no token of a newline");
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "the vocabulary has no token of a newline");
     return MARCO_OK;
 }
 
