@@ -32,7 +32,7 @@ static void test_names(void **state)
 {
     (void)state;
     static const char *const good[] = {"a/b",      "gpt2",          "Org-1/Name_2.5",
-                                       "a/b@v1.0", "a/b@refs/pr/3", "a/b@" COMMIT};
+                                       "a/b@v1.0", "a/b@refs/pr/3", ("a/b@" COMMIT)};
     static const char *const bad[] = {
         "",       "/b",     "a/",     "a/b/c", "a//b",     "../b",   "a/..",   ".a/b",
         "a/b.",   "a--b/c", "a/b-",   "a b/c", "a/b@",     "a/b@-x", "a/b@..", "a/b@a/../b",
@@ -68,8 +68,8 @@ static void test_files(void **state)
                                        ".gitattributes",
                                        "..a",
                                        "a b",
-                                       "Gr\xc3\xb6\xc3\x9f"
-                                       "e"};
+                                       ("Gr\xc3\xb6\xc3\x9f"
+                                        "e")};
     static const char *const bad[] = {"",
                                       "/a",
                                       "a/",
@@ -84,8 +84,8 @@ static void test_files(void **state)
                                       "a\x1b[2J",
                                       "a\x7f",
                                       "\xff",
-                                      "\xc2\x9b"
-                                      "1m"};
+                                      ("\xc2\x9b"
+                                       "1m")};
     char longer[300];
     memset(longer, 'x', sizeof longer);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
@@ -276,7 +276,7 @@ static void test_find(void **state)
     check_find(s, "o/m@v1", "/snapshots/" COMMIT);
     check_find(s, "o/m@" OTHER, "/snapshots/" OTHER "/b.gguf");
     check_find(s, s->folder, s->folder);
-    static const char *const absent[] = {"o/other", "o/m@v3", "o/m@" SHA1};
+    static const char *const absent[] = {"o/other", "o/m@v3", ("o/m@" SHA1)};
     for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
         assert_int_equal(marco_hub_find(absent[i], params_of(s), &path, &error),
                          MARCO_ERROR_NOT_FOUND);
