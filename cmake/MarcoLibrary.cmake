@@ -3,10 +3,12 @@
 include(CMakePackageConfigHelpers)
 
 set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
-set(MARCO_PC_REQUIRES "jansson libpcre2-8 libutf8proc")
+# By name and not by Requires.private, which would ask for everything that a static libcurl needs:
+# these are linked as shared libraries, whatever marco is linked as.
+set(MARCO_PC_LIBS "")
 if(MARCO_HUB)
   list(APPEND MARCO_LIBRARIES PkgConfig::CURL PkgConfig::GNUTLS)
-  string(APPEND MARCO_PC_REQUIRES " libcurl gnutls")
+  string(APPEND MARCO_PC_LIBS " -lcurl -lgnutls")
 endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).
