@@ -9,12 +9,14 @@
 extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
     inspect_command, convert_command, quantize_command, upcycle_command, synth_command,
     help_command;
-extern const command perplexity_command, imatrix_command, trace_command, bench_command;
+extern const command perplexity_command, imatrix_command, trace_command, bench_command,
+    serve_command;
 extern const command pull_command, list_command, rm_command;
 
 const command *const commands[] = {
     &run_command,
     &chat_command,
+    &serve_command,
     &score_command,
     &perplexity_command,
     &imatrix_command,

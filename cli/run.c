@@ -138,12 +138,16 @@ static int encode(const command *self, const struct run_options *o, const marco_
     return command_status(self, status, &error);
 }
 
+/* problem: why the reply broke off, or NULL. */
 static int print_json(const command *self, const loaded *l, const reply *r,
-                      const marco_generation_stats *stats, uint64_t seed)
+                      const marco_generation_stats *stats, uint64_t seed, const char *problem)
 {
     json_t *object = json_pack("{s:o, s:s, s:o}", "text",
                                json_text(r->text.data ? r->text.data : "", r->text.size), "finish",
-                               finish_name(stats->finish), "stats", stats_json(l, stats, seed));
+                               problem ? "error" : finish_name(stats->finish), "stats",
+                               stats_json(l, stats, seed));
+    if (object && problem)
+        json_object_set_new(object, "error", json_text(problem, strlen(problem)));
     return json_line(self, object);
 }
 
@@ -162,7 +166,14 @@ static int generate(const command *self, struct run_options *o, loaded *l, const
     uint64_t seed = generation.sampling.seed;
     marco_status status = marco_session_generate(l->session, ids, n, &generation, &stats, &error);
     progress_clear(&l->progress);
+    if (status == MARCO_OK && r.short_of_memory) {
+        status = MARCO_ERROR_MEMORY;
+        snprintf(error.message, sizeof(error.message), "out of memory");
+    }
     if (status != MARCO_OK) {
+        /* What there is of a reply that broke off: text has been streamed, an object has not. */
+        if (o->load.json && stats.n_reply > 0 && status != MARCO_ERROR_CANCELLED)
+            print_json(self, l, &r, &stats, seed, error.message);
         exit_status = command_status(self, status, &error);
         goto done;
     }
@@ -171,13 +182,11 @@ static int generate(const command *self, struct run_options *o, loaded *l, const
         goto done;
     }
     if (o->load.json)
-        exit_status = print_json(self, l, &r, &stats, seed);
+        exit_status = print_json(self, l, &r, &stats, seed, NULL);
     else
         fputc('\n', stdout);
     fflush(stdout);
-    if (r.short_of_memory)
-        exit_status = command_fail(self, "out of memory");
-    else if (interrupt_pending())
+    if (interrupt_pending())
         exit_status = EXIT_INTERRUPTED;
     if (!o->load.quiet && !o->load.json) {
         fputc('\n', stderr);
@@ -228,7 +237,8 @@ const command run_command = {
         "text encoded so that it cannot pose as anything else. Where it has none, or with --raw, "
         "the prompt is text to be continued.\n"
         "With --json, one object is printed at the end: text, finish (stop, length, cancelled) "
-        "and stats.\n",
+        "and stats. Of a reply that broke off there is what was generated: finish is then "
+        "error, and error says why. A run that fails before its reply begins prints no object.\n",
     .example = "marco run -m marco-mini.gguf -p 'Why is the sky blue?' -n 200\n"
                "marco run -m marco-mini.gguf --raw --temp 0 < story.txt\n",
     .options = options,

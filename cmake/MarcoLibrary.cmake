@@ -3,12 +3,20 @@
 include(CMakePackageConfigHelpers)
 
 set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
-# By name and not by Requires.private, which would ask for everything that a static libcurl needs:
-# these are linked as shared libraries, whatever marco is linked as.
+# Libraries that are themselves shared where ours is static: as Requires.private they would have
+# pkg-config --static name all that they are made of, development files of which need not be there.
 set(MARCO_PC_LIBS "")
+if(MARCO_SERVE)
+  list(APPEND MARCO_LIBRARIES PkgConfig::MICROHTTPD)
+  string(APPEND MARCO_PC_LIBS "-lmicrohttpd ")
+endif()
 if(MARCO_HUB)
-  list(APPEND MARCO_LIBRARIES PkgConfig::CURL PkgConfig::GNUTLS)
-  string(APPEND MARCO_PC_LIBS " -lcurl -lgnutls")
+  list(APPEND MARCO_LIBRARIES PkgConfig::CURL)
+  string(APPEND MARCO_PC_LIBS "-lcurl ")
+endif()
+if(MARCO_SERVE OR MARCO_HUB)
+  list(APPEND MARCO_LIBRARIES PkgConfig::GNUTLS)
+  string(APPEND MARCO_PC_LIBS "-lgnutls ")
 endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).

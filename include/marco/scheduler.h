@@ -49,7 +49,9 @@ typedef struct marco_scheduler_params {
     int32_t n_ctx;    /* tokens of a prompt with its reply; 0: what the model was made for */
     int32_t chunk;    /* prompt tokens per forward pass; 0: 512. No effect on any result. */
     marco_kv_type kv_type;
-    uint64_t cache_bytes; /* KV cache of finished requests kept for later ones; 0: none */
+    uint64_t kv_bytes; /* KV caches of all requests under way and of those kept; 0: three quarters
+                        * of the memory available */
+    uint64_t cache_bytes; /* of these, kept of finished requests for later ones; 0: none */
 } marco_scheduler_params;
 
 /* All zero, but a cache of an eighth of the memory available, at most 8 GiB. */

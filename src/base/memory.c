@@ -102,16 +102,33 @@ void base_region_free(void *memory, size_t size)
         munmap(memory, mapped_size(size));
 }
 
-void base_region_drop(void *memory, size_t size)
+/* The whole pages of memory[0, size): where they begin, and their bytes. */
+static size_t whole_pages(void *memory, size_t size, void **first)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t begin = ((uintptr_t)memory + page - 1) & ~(page - 1);
     uintptr_t end = ((uintptr_t)memory + size) & ~(page - 1);
-    if (first >= end)
+    *first = (void *)begin;
+    return end > begin ? end - begin : 0;
+}
+
+void base_region_drop(void *memory, size_t size)
+{
+    void *first;
+    size_t bytes = whole_pages(memory, size, &first);
+    if (bytes == 0)
         return;
     /* Or the system might put a huge page over the hole, for the sake of its neighbours. */
-    madvise((void *)first, end - first, MADV_NOHUGEPAGE);
-    madvise((void *)first, end - first, MADV_DONTNEED);
+    madvise(first, bytes, MADV_NOHUGEPAGE);
+    madvise(first, bytes, MADV_DONTNEED);
+}
+
+void base_region_retake(void *memory, size_t size)
+{
+    void *first;
+    size_t bytes = whole_pages(memory, size, &first);
+    if (bytes > 0)
+        madvise(first, bytes, MADV_HUGEPAGE);
 }
 
 char *base_strdup(const char *s)

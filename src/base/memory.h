@@ -21,11 +21,13 @@ void *base_alloc_aligned(size_t size);
 
 /* Large memory straight from the system: zeros, page-aligned, taken page by page as it is touched.
  * NULL when out of memory. Given back whole by base_region_free with the same size (NULL is
- * allowed); base_region_drop gives back the pages within memory[0, size), which then read as zeros.
- */
+ * allowed); base_region_drop gives back the pages within memory[0, size), which then read as zeros;
+ * base_region_retake tells that the same part is to be filled again, so that it may have huge pages
+ * as before. */
 void *base_region_alloc(size_t size);
 void base_region_free(void *memory, size_t size);
 void base_region_drop(void *memory, size_t size);
+void base_region_retake(void *memory, size_t size);
 
 /* NUL-terminated copies; base_strndup copies exactly `size` bytes and adds the NUL. */
 char *base_strdup(const char *s);

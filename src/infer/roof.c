@@ -2,11 +2,11 @@
  * enough, on its weights as they lie in memory. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/available.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "infer/internal.h"
 #include "kernels/roof.h"
 #include "model/operations.h"
@@ -56,13 +56,6 @@ typedef struct meter {
     int64_t scratch_stride;
     int64_t part_rows;
 } meter;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -217,9 +210,9 @@ static void measure_memory(meter *t, marco_roof *out)
     double rate[PATTERNS][ROUNDS];
     for (int round = 0; round < ROUNDS; round++)
         for (t->pattern = 0; t->pattern < PATTERNS; t->pattern++) {
-            double start = now();
+            double start = base_now();
             base_pool_run_lanes(t->engine->pool, read_part, t, t->parts[t->n]);
-            rate[t->pattern][round] = (double)t->bytes / (now() - start) * 1e-9;
+            rate[t->pattern][round] = (double)t->bytes / (base_now() - start) * 1e-9;
         }
     for (int pattern = 0; pattern < PATTERNS; pattern++) {
         double middle = median(rate[pattern], ROUNDS);
@@ -266,9 +259,9 @@ static double measure_peak(meter *t, base_task_fn part)
     int64_t parts = (int64_t)PEAK_PARTS * base_pool_threads(t->engine->pool);
     double products = (double)parts * PEAK_CALLS * PEAK_ROUNDS * KERN_ROOF_PRODUCTS;
     for (int round = 0; round < ROUNDS; round++) {
-        double start = now();
+        double start = base_now();
         base_pool_run(t->engine->pool, part, t, parts);
-        rate[round] = 2 * products * KERN_ROOF_LANES / (now() - start) * 1e-9;
+        rate[round] = 2 * products * KERN_ROOF_LANES / (base_now() - start) * 1e-9;
     }
     return median(rate, ROUNDS);
 }

@@ -14,11 +14,6 @@ enum { DEFAULT_CHUNK = 512, MAX_CHUNK = 1 << 16, LOGITS_AT_ONCE = 16 };
 /* What every session is granted: passes of this many tokens, a context of so many. */
 enum { LEAST_CHUNK = 16, LEAST_CONTEXT = 512 };
 
-static uint64_t kv_bytes_for(const model_kv *kv, int64_t n)
-{
-    return (uint64_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE) * kv->page_bytes;
-}
-
 uint64_t infer_sampler_bytes(const model_config *config)
 {
     enum { EACH = 8 }; /* numbers for each of the vocabulary */
@@ -35,12 +30,29 @@ uint64_t infer_session_least(const model_config *config, int threads, tensor_typ
 {
     model_kv kv;
     model_kv_init(&kv, config, kv_type);
-    return model_context_bytes(config, threads, LEAST_CHUNK) + kv_bytes_for(&kv, LEAST_CONTEXT) +
+    return model_context_bytes(config, threads, LEAST_CHUNK) + infer_kv_bytes(&kv, LEAST_CONTEXT) +
            logits_bytes(config);
 }
 
-/* Shares what there is beside the weights, leaving most to the cache of experts: for a chunk up to
- * an eighth, for a context to begin with a thirty-second, and neither more than asked for. */
+uint64_t infer_room_part(const marco_engine *engine, tensor_type kv_type)
+{
+    const model_plan *plan = &engine->plan;
+    int threads = base_pool_threads(engine->pool);
+    uint64_t used = engine->taken +
+                    infer_session_least(&engine->weights->config, threads, kv_type) +
+                    (uint64_t)plan->least_slots * plan->slot_bytes;
+    return used < plan->room ? (plan->room - used) / 8 : 0;
+}
+
+int32_t infer_room_chunk(const model_context *context, uint64_t bytes, int32_t asked)
+{
+    int64_t chunk = model_context_tokens(context, bytes);
+    chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
+    return asked < chunk ? asked : (int32_t)chunk;
+}
+
+/* Shares what there is beside the weights: for a chunk up to a part of it, for a context to begin
+ * with a quarter of that, and neither more than asked for. */
 static marco_status take_room(marco_session *s, marco_error *error)
 {
     marco_engine *engine = s->engine;
@@ -50,60 +62,25 @@ static marco_status take_room(marco_session *s, marco_error *error)
     if (plan->room == UINT64_MAX)
         return MARCO_OK;
     pthread_mutex_lock(&engine->turn);
-    uint64_t used = engine->taken + infer_session_least(c, threads, s->kv.type) +
-                    (uint64_t)plan->least_slots * plan->slot_bytes;
-    uint64_t part = used < plan->room ? (plan->room - used) / 8 : 0;
-    int64_t chunk = model_context_tokens(s->context, part);
-    chunk = chunk > LEAST_CHUNK ? chunk : LEAST_CHUNK;
-    if (s->chunk > chunk)
-        s->chunk = (int32_t)chunk;
-    int64_t context = (int64_t)(part / 4 / s->kv.page_bytes) * MODEL_KV_PAGE;
+    uint64_t part = infer_room_part(engine, s->line.kv.type);
+    s->chunk = infer_room_chunk(s->context, part, s->chunk);
+    int64_t context = (int64_t)(part / 4 / s->line.kv.page_bytes) * MODEL_KV_PAGE;
     context = context > LEAST_CONTEXT ? context : LEAST_CONTEXT;
-    s->kv_taken = kv_bytes_for(&s->kv, s->n_ctx < context ? s->n_ctx : context);
-    uint64_t bytes = model_context_bytes(c, threads, s->chunk) + logits_bytes(c) + s->kv_taken;
-    marco_status status = infer_take(engine, bytes, "a session", error);
-    s->kv_least = s->kv_taken;
+    context = s->line.n_ctx < context ? s->line.n_ctx : context;
+    uint64_t kv = infer_kv_bytes(&s->line.kv, context);
+    uint64_t bytes = model_context_bytes(c, threads, s->chunk) + logits_bytes(c);
+    marco_status status = infer_take(engine, bytes + kv, "a session", error);
+    s->line.kv_taken = s->line.kv_least = status ? 0 : kv;
     s->taken = status ? 0 : bytes;
     pthread_mutex_unlock(&engine->turn);
     return status;
 }
 
-/* Room for a context of n tokens, the turn taken. */
-static marco_status take_context(marco_session *s, int64_t n, marco_error *error)
+int32_t infer_fit_chunk(const marco_engine *engine, const model_context *context, int32_t asked)
 {
-    uint64_t need = kv_bytes_for(&s->kv, n);
-    char what[64];
-    if (need <= s->kv_taken || s->engine->plan.room == UINT64_MAX)
-        return MARCO_OK;
-    snprintf(what, sizeof what, "a context of %lld tokens", (long long)n);
-    marco_status status = infer_take(s->engine, need - s->kv_taken, what, error);
-    if (status)
-        return status;
-    s->taken += need - s->kv_taken;
-    s->kv_taken = need;
-    return MARCO_OK;
-}
-
-/* Drops what the cache holds beyond the session's tokens, and gives its room back, the turn taken.
- */
-static void give_back_context(marco_session *s)
-{
-    uint64_t need = kv_bytes_for(&s->kv, (int64_t)s->length);
-    need = need > s->kv_least ? need : s->kv_least;
-    model_kv_shrink(&s->kv, (int64_t)s->length);
-    if (need >= s->kv_taken)
-        return;
-    infer_give_back(s->engine, s->kv_taken - need);
-    s->taken -= s->kv_taken - need;
-    s->kv_taken = need;
-}
-
-/* The chunk asked for, or less where its buffers would be large beside the model's own size. No
- * result depends on it. */
-static int32_t fit_chunk(const marco_session *s, int32_t asked)
-{
-    uint64_t room = s->engine->weights->bytes / 20;
-    int64_t fits = model_context_tokens(s->context, room > PASS_BYTES ? room : PASS_BYTES);
+    uint64_t room = engine->weights->bytes / 20;
+    int64_t fits = model_context_tokens(context, room > PASS_BYTES ? room : PASS_BYTES);
+    asked = asked ? asked : DEFAULT_CHUNK;
     return asked < fits ? asked : (int32_t)fits;
 }
 
@@ -119,22 +96,22 @@ tensor_type infer_kv_type(const marco_engine *engine, marco_kv_type type)
     return type == MARCO_KV_F32 ? TENSOR_F32 : type == MARCO_KV_F16 ? TENSOR_F16 : TENSOR_Q8_0;
 }
 
-static marco_status check_params(const marco_engine *engine, const marco_session_params *params,
-                                 marco_error *error)
+marco_status infer_session_check(const marco_engine *engine, int32_t n_ctx, int32_t chunk,
+                                 marco_kv_type kv_type, marco_error *error)
 {
     const model_config *c = &engine->weights->config;
-    if (params->n_ctx < 0 || params->n_ctx > c->n_ctx_train)
+    if (n_ctx < 0 || n_ctx > c->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "context: %d is not between 1 and the %d tokens that the model was made "
                          "for",
-                         params->n_ctx, c->n_ctx_train);
-    if (params->chunk < 0 || params->chunk > MAX_CHUNK)
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d",
-                         params->chunk, MAX_CHUNK);
-    if ((int)params->kv_type < MARCO_KV_AUTO || (int)params->kv_type > MARCO_KV_Q8_0)
+                         n_ctx, c->n_ctx_train);
+    if (chunk < 0 || chunk > MAX_CHUNK)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "chunk: %d is not between 1 and %d", chunk,
+                         MAX_CHUNK);
+    if ((int)kv_type < MARCO_KV_AUTO || (int)kv_type > MARCO_KV_Q8_0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "kv_type: %d is none of marco_kv_type",
-                         (int)params->kv_type);
-    if (!model_kv_fits(c, infer_kv_type(engine, params->kv_type)))
+                         (int)kv_type);
+    if (!model_kv_fits(c, infer_kv_type(engine, kv_type)))
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                          "%s: a Q8_0 KV cache needs a head dimension that is a multiple of 32, not "
                          "%d; use F16",
@@ -151,16 +128,17 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
     *out = NULL;
     params = params ? params : &defaults;
     const model_config *c = &engine->weights->config;
-    marco_status status = check_params(engine, params, error);
+    marco_status status =
+        infer_session_check(engine, params->n_ctx, params->chunk, params->kv_type, error);
     if (status)
         return status;
     marco_session *session = base_calloc(1, sizeof *session);
     if (!session)
         return base_fail_memory(error, sizeof *session, "a session");
     session->engine = engine;
-    session->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx_train;
     session->progress = params->progress;
-    model_kv_init(&session->kv, c, infer_kv_type(engine, params->kv_type));
+    infer_timeline_init(&session->line, engine, infer_kv_type(engine, params->kv_type),
+                        params->n_ctx ? params->n_ctx : c->n_ctx_train);
     session->logits = base_alloc_array((size_t)c->n_vocab, sizeof(float));
     if (!session->logits)
         status = base_fail_memory(error, (size_t)c->n_vocab * sizeof(float), "logits");
@@ -168,7 +146,7 @@ marco_status marco_session_create(marco_engine *engine, const marco_session_para
         status = model_context_create(engine->weights, engine->kernels, engine->pool, engine->f32,
                                       &session->context, error);
     if (!status) {
-        session->chunk = fit_chunk(session, params->chunk ? params->chunk : DEFAULT_CHUNK);
+        session->chunk = infer_fit_chunk(engine, session->context, params->chunk);
         model_context_trace(session->context, params->trace, params->trace_user);
         status = take_room(session, error);
     }
@@ -185,50 +163,12 @@ void marco_session_close(marco_session *session)
     if (!session)
         return;
     model_context_free(session->context);
-    model_kv_free(&session->kv);
     base_free(session->logits);
-    base_free(session->ids);
     pthread_mutex_lock(&session->engine->turn);
+    infer_timeline_free(&session->line);
     infer_give_back(session->engine, session->taken);
     pthread_mutex_unlock(&session->engine->turn);
     base_free(session);
-}
-
-/* Is there room for n more tokens? */
-static marco_status check_room(const marco_session *s, size_t n, marco_error *error)
-{
-    if (n <= (size_t)s->n_ctx - s->length)
-        return MARCO_OK;
-    return base_fail(error, MARCO_ERROR_CONTEXT,
-                     "%zu tokens do not fit: the context holds %d and %zu are in use; shorten "
-                     "the text or, up to %d, ask for a larger context",
-                     n, s->n_ctx, s->length, s->engine->weights->config.n_ctx_train);
-}
-
-/* Everything that can be refused before any work is done. Appends the ids without counting them
- * in yet. */
-static marco_status accept_ids(marco_session *s, const int32_t *ids, size_t n, marco_error *error)
-{
-    int32_t n_vocab = s->engine->weights->config.n_vocab;
-    if (n == 0)
-        return base_fail(error, MARCO_ERROR_ARGUMENT, "the prompt is empty: nothing to evaluate");
-    marco_status status = check_room(s, n, error);
-    if (status)
-        return status;
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= n_vocab)
-            return base_fail(error, MARCO_ERROR_ARGUMENT,
-                             "id %d at position %zu is outside the vocabulary of %d", ids[i],
-                             s->length + i, n_vocab);
-    /* The ids may be the session's own (marco_session_tokens), which growing may move. */
-    bool own = s->ids && ids >= s->ids && ids < s->ids + s->capacity;
-    size_t offset = own ? (size_t)(ids - s->ids) : 0;
-    void *grown = s->ids;
-    if (!base_grow(&grown, &s->capacity, s->length + n, sizeof *s->ids))
-        return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
-    s->ids = grown;
-    memmove(s->ids + s->length, own ? s->ids + offset : ids, n * sizeof *ids);
-    return MARCO_OK;
 }
 
 /* Sixteen at a time: this is done for every token with one thread while the others wait. */
@@ -304,22 +244,23 @@ static marco_status run_chunks(marco_session *s, size_t n, each *e, marco_error 
 {
     for (size_t done = 0; done < n;) {
         size_t count = n - done < (size_t)s->chunk ? n - done : (size_t)s->chunk;
-        size_t position = s->length + done;
+        size_t position = s->line.length + done;
         if (n > count && s->progress.fn && s->progress.fn(s->progress.user, "prompt", done, n))
             return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled while reading the prompt");
         done += count;
         /* Turns are taken pass by pass: callbacks run outside of them, and may use other sessions
          * of the engine. */
         pthread_mutex_lock(&s->engine->turn);
-        marco_status status = model_forward(s->context, &s->kv, s->ids + position, (int64_t)count,
-                                            (int64_t)position, error);
+        const model_sequence piece = {&s->line.kv, s->line.ids + position, (int64_t)count,
+                                      (int64_t)position};
+        marco_status status = model_forward(s->context, &piece, error);
         if (!status && !e && done == n)
             model_logits(s->context, (int64_t)count - 1, 1, s->logits);
         pthread_mutex_unlock(&s->engine->turn);
         if (!status && e)
             status = give_each(s, e, count, position, error);
         else if (!status && done == n)
-            status = check_logits(s, s->logits, s->length + n - 1, error);
+            status = check_logits(s, s->logits, s->line.length + n - 1, error);
         if (status)
             return status;
     }
@@ -333,10 +274,10 @@ static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, eac
 {
     if (!s || (n && !ids) || (e && !e->fn))
         return base_fail(error, MARCO_ERROR_ARGUMENT, "marco_session_eval: an argument is NULL");
-    marco_status status = accept_ids(s, ids, n, error);
+    marco_status status = infer_timeline_accept(&s->line, ids, n, error);
     if (!status) {
         pthread_mutex_lock(&s->engine->turn);
-        status = take_context(s, (int64_t)(s->length + n), error);
+        status = infer_timeline_reserve(&s->line, s->line.length + n, error);
         pthread_mutex_unlock(&s->engine->turn);
     }
     if (status)
@@ -344,10 +285,10 @@ static marco_status evaluate(marco_session *s, const int32_t *ids, size_t n, eac
     status = run_chunks(s, n, e, error);
     if (status) {
         pthread_mutex_lock(&s->engine->turn);
-        give_back_context(s);
+        infer_timeline_truncate(&s->line, s->line.length);
         pthread_mutex_unlock(&s->engine->turn);
     } else {
-        s->length += n;
+        s->line.length += n;
     }
     s->has_logits = !status;
     return status;
@@ -381,36 +322,35 @@ const float *marco_session_logits(const marco_session *session)
 
 const int32_t *marco_session_tokens(const marco_session *session, size_t *n)
 {
-    *n = session->length;
-    return session->ids;
+    *n = session->line.length;
+    return session->line.ids;
 }
 
 marco_status marco_session_truncate(marco_session *session, size_t n)
 {
-    if (n > session->length)
+    if (n > session->line.length)
         return MARCO_ERROR_ARGUMENT;
-    if (n < session->length)
+    if (n < session->line.length)
         session->has_logits = false;
-    session->length = n;
     pthread_mutex_lock(&session->engine->turn);
-    give_back_context(session);
+    infer_timeline_truncate(&session->line, n);
     pthread_mutex_unlock(&session->engine->turn);
     return MARCO_OK;
 }
 
 int32_t marco_session_context(const marco_session *session)
 {
-    return session->n_ctx;
+    return session->line.n_ctx;
 }
 
 uint64_t marco_session_kv_bytes(const marco_session *session)
 {
-    return model_kv_bytes(&session->kv);
+    return model_kv_bytes(&session->line.kv);
 }
 
 uint64_t marco_session_kv_bytes_per_token(const marco_session *session)
 {
-    return session->kv.page_bytes / MODEL_KV_PAGE;
+    return session->line.kv.page_bytes / MODEL_KV_PAGE;
 }
 
 marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco_error *error)
@@ -418,28 +358,22 @@ marco_status marco_session_fill(marco_session *s, size_t n, uint64_t seed, marco
     if (!s || n == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "marco_session_fill: no session, or no tokens");
-    marco_status status = check_room(s, n, error);
+    infer_timeline *line = &s->line;
+    marco_status status = infer_timeline_accept(line, NULL, n, error);
     if (status)
         return status;
-    void *ids = s->ids;
-    if (!base_grow(&ids, &s->capacity, s->length + n, sizeof *s->ids))
-        return base_fail_memory(error, n * sizeof *s->ids, "the session's tokens");
-    s->ids = ids;
-    int64_t first = (int64_t)s->length, end = first + (int64_t)n;
+    int64_t first = (int64_t)line->length, end = first + (int64_t)n;
     pthread_mutex_lock(&s->engine->turn);
-    status = take_context(s, end, error);
-    if (!status)
-        status = model_kv_reserve(&s->kv, end, error);
+    status = infer_timeline_reserve(line, (size_t)end, error);
     if (!status)
         status =
-            model_kv_fill(&s->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
+            model_kv_fill(&line->kv, s->engine->kernels, s->engine->pool, first, end, seed, error);
     if (status)
-        give_back_context(s);
+        infer_timeline_truncate(line, (size_t)first);
     pthread_mutex_unlock(&s->engine->turn);
     if (status)
         return status;
-    memset(s->ids + first, 0, n * sizeof *s->ids);
-    s->length += n;
+    line->length += n;
     s->has_logits = false;
     return MARCO_OK;
 }

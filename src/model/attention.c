@@ -17,19 +17,31 @@
 #include "model/rope.h"
 
 enum {
-    SPAN = 1024,          /* positions */
-    SPLIT_TOKENS = 8,     /* passes of more share the work by tokens, not by spans */
-    BLOCK_QUERIES = 64,   /* that share the reading of a tile */
-    RUNS_PER_THREAD = 16, /* of units of a split pass */
+    SPAN = 1024,           /* positions */
+    SPLIT_TOKENS = 8,      /* sequences of more share the work by tokens, not by spans */
+    BLOCK_QUERIES = 64,    /* that share the reading of a tile */
+    DEALS_PER_THREAD = 16, /* of a sequence shared by spans */
 };
 
+/* One sequence's share of a layer. */
 typedef struct attention_task {
     model_context *ctx;
+    const model_run *run;
     model_kv *kv;
     int64_t layer, n, position;
-    int64_t spans; /* of a split pass */
-    int64_t runs;  /* parts that its units, (KV head, span), are dealt to */
 } attention_task;
+
+static attention_task task_of(model_context *ctx, const model_run *run, int64_t layer)
+{
+    const model_sequence *s = &run->sequence;
+    return (attention_task){ctx, run, s->kv, layer, s->n, s->position};
+}
+
+/* All of them. */
+typedef struct layer_task {
+    model_context *ctx;
+    int64_t layer;
+} layer_task;
 
 /* One thread's memory. */
 typedef struct desk {
@@ -93,12 +105,12 @@ static void turn(const attention_task *t, int64_t token, const float *norm, cons
 {
     const model_context *ctx = t->ctx;
     const model_config *c = &ctx->weights->config;
-    int64_t dim = c->head_dim, half = dim / 2;
+    int64_t dim = c->head_dim, half = dim / 2, row = t->run->row + token;
     if (c->qk_norm)
         ctx->kernels->rmsnorm(x, norm, out, dim, (float)c->rms_eps);
     else
         memcpy(out, x, (size_t)dim * sizeof *x);
-    ctx->kernels->rope(out, ctx->cosine + token * half, ctx->sine + token * half, dim);
+    ctx->kernels->rope(out, ctx->cosine + row * half, ctx->sine + row * half, dim);
 }
 
 /* The desk's queries: those of one KV head for tokens from `first` on. */
@@ -110,7 +122,7 @@ static void make_queries(const attention_task *t, int64_t kv_head, int64_t first
     float scale = 1.0f / sqrtf((float)dim);
     for (int64_t j = 0; j < b->sum.n_q; j++) {
         int64_t token = first + j / group;
-        int64_t head = token * c->n_heads + kv_head * group + j % group;
+        int64_t head = (t->run->row + token) * c->n_heads + kv_head * group + j % group;
         float *q = b->q + j * b->sum.stride;
         turn(t, token, norm, t->ctx->q + head * dim, q);
         for (int64_t d = 0; d < dim; d++)
@@ -123,7 +135,8 @@ static void store(const attention_task *t, int64_t token, int64_t kv_head, float
 {
     const model_context *ctx = t->ctx;
     int64_t dim = t->kv->dim, position = t->position + token;
-    int64_t head = (token * t->kv->n_heads + kv_head) * dim, slot = position % MODEL_KV_PAGE;
+    int64_t head = ((t->run->row + token) * t->kv->n_heads + kv_head) * dim,
+            slot = position % MODEL_KV_PAGE;
     uint8_t *tile = model_kv_tile(t->kv, position / MODEL_KV_PAGE, t->layer, kv_head);
     turn(t, token, ctx->weights->layers[t->layer].k_norm, ctx->k + head, row);
     kern_tile_put_key(ctx->kernels, t->kv->type, row, dim, slot, tile);
@@ -131,12 +144,14 @@ static void store(const attention_task *t, int64_t token, int64_t kv_head, float
                         tile + t->kv->tile_bytes);
 }
 
-static void store_token(void *user, int64_t token, int thread)
+static void store_row(void *user, int64_t row, int thread)
 {
-    attention_task *t = user;
-    float *row = t->ctx->scratch + (size_t)thread * t->ctx->scratch_stride;
-    for (int64_t g = 0; g < t->kv->n_heads; g++)
-        store(t, token, g, row);
+    layer_task *l = user;
+    const model_run *run = model_run_of(l->ctx, row);
+    attention_task t = task_of(l->ctx, run, l->layer);
+    float *scratch = t.ctx->scratch + (size_t)thread * t.ctx->scratch_stride;
+    for (int64_t g = 0; g < t.kv->n_heads; g++)
+        store(&t, row - run->row, g, scratch);
 }
 
 /* ---- spans ---------------------------------------------------------------------------------- */
@@ -192,8 +207,8 @@ static void put_out(const attention_task *t, const kern_attend *sum, int64_t kv_
 {
     const model_config *c = &t->ctx->weights->config;
     for (int64_t j = 0; j < sum->n_q; j++) {
-        int64_t head =
-            (first + j / sum->group) * c->n_heads + kv_head * sum->group + j % sum->group;
+        int64_t head = (t->run->row + first + j / sum->group) * c->n_heads + kv_head * sum->group +
+                       j % sum->group;
         const float *acc = sum->acc + j * sum->stride;
         float *out = t->ctx->attended + head * sum->dim;
         for (int64_t d = 0; d < sum->dim; d++)
@@ -216,9 +231,8 @@ static void expect_tile(const attention_task *t, int64_t kv_head)
 
 /* ---- shared by tokens: a part is a KV head and a block of tokens ----------------------------- */
 
-static void attend_block(void *user, int64_t part, int thread)
+static void attend_block(const attention_task *t, int64_t part, int thread)
 {
-    attention_task *t = user;
     const model_config *c = &t->ctx->weights->config;
     int64_t block = block_tokens(c), blocks = (t->n + block - 1) / block;
     int64_t kv_head = part % c->n_kv_heads;
@@ -228,10 +242,10 @@ static void attend_block(void *user, int64_t part, int thread)
     int64_t position = t->position + first;
     desk b = desk_of(t, thread, tokens);
 
-    if (t->n == 1) {
+    if (t->n == 1)
         expect_tile(t, kv_head);
+    if (t->ctx->n_rows == 1)
         store(t, 0, kv_head, b.row);
-    }
     make_queries(t, kv_head, first, &b);
     attend_span(t, &b.sum, kv_head, position, 0);
     for (int64_t span = 1; span * SPAN < position + tokens; span++) {
@@ -241,61 +255,71 @@ static void attend_block(void *user, int64_t part, int thread)
     put_out(t, &b.sum, kv_head, first);
 }
 
-/* ---- shared by spans: a part is a run of units, (KV head, span) -------------------------------
- */
+/* ---- shared by spans: a part is a deal of units, (KV head, span) ----------------------------- */
 
 static kern_attend partial(const attention_task *t, const desk *b, int64_t unit)
 {
     kern_attend state = b->part;
-    place_state(&state, t->ctx->partials + unit * state_size(state.dim, state.n_q));
+    place_state(&state, t->run->partials + unit * state_size(state.dim, state.n_q));
     return state;
 }
 
 /* Whoever finishes a head's last span merges them all. */
 static void finish_head(const attention_task *t, const desk *b, int64_t kv_head)
 {
-    kern_attend sum = partial(t, b, kv_head * t->spans);
-    for (int64_t span = 1; span < t->spans; span++) {
-        kern_attend part = partial(t, b, kv_head * t->spans + span);
+    kern_attend sum = partial(t, b, kv_head * t->run->spans);
+    for (int64_t span = 1; span < t->run->spans; span++) {
+        kern_attend part = partial(t, b, kv_head * t->run->spans + span);
         merge(t, &sum, &part, t->position, span);
     }
     put_out(t, &sum, kv_head, 0);
 }
 
-static void attend_run(void *user, int64_t run, int thread)
+static void attend_deal(const attention_task *t, int64_t deal, int thread)
 {
-    attention_task *t = user;
-    int64_t units = t->spans * t->kv->n_heads;
-    int64_t unit = run * units / t->runs, end = (run + 1) * units / t->runs;
+    int64_t spans = t->run->spans, units = spans * t->kv->n_heads;
+    int64_t unit = deal * units / t->run->deals, end = (deal + 1) * units / t->run->deals;
     int64_t made = -1; /* the head whose queries are there */
     desk b = desk_of(t, thread, t->n);
     for (; unit < end; unit++) {
-        int64_t kv_head = unit / t->spans, span = unit % t->spans;
+        int64_t kv_head = unit / spans, span = unit % spans;
         if (made != kv_head)
             make_queries(t, kv_head, 0, &b);
         made = kv_head;
-        if (t->n == 1 && span + 1 == t->spans)
+        if (t->ctx->n_rows == 1 && span + 1 == spans)
             store(t, 0, kv_head, b.row);
         kern_attend state = partial(t, &b, unit);
         attend_span(t, &state, kv_head, t->position, span);
-        if (atomic_fetch_sub_explicit(&t->ctx->spans_left[kv_head], 1, memory_order_acq_rel) == 1)
+        if (atomic_fetch_sub_explicit(&t->run->spans_left[kv_head], 1, memory_order_acq_rel) == 1)
             finish_head(t, &b, kv_head);
     }
 }
+
+/* ---- the pass ------------------------------------------------------------------------------- */
 
 static bool splits(const model_config *c, int64_t n, int64_t position)
 {
     return n <= SPLIT_TOKENS && n <= block_tokens(c) && position + n > SPAN;
 }
 
-marco_status model_attention_reserve(model_context *ctx, int64_t n, int64_t position,
-                                     marco_error *error)
+/* Fills in how a run's attention is shared; the floats of partials that it needs. */
+static size_t share_out(const model_context *ctx, model_run *run)
 {
     const model_config *c = &ctx->weights->config;
-    if (!splits(c, n, position))
-        return MARCO_OK;
-    size_t spans = (size_t)((position + n + SPAN - 1) / SPAN);
-    size_t need = spans * (size_t)state_size(c->head_dim, n * c->n_heads);
+    int64_t n = run->sequence.n, position = run->sequence.position, block = block_tokens(c);
+    if (!splits(c, n, position)) {
+        run->spans = 0;
+        run->deals = c->n_kv_heads * ((n + block - 1) / block);
+        return 0;
+    }
+    run->spans = (position + n + SPAN - 1) / SPAN;
+    run->deals = (int64_t)DEALS_PER_THREAD * base_pool_threads(ctx->pool);
+    run->deals = run->deals < run->spans * c->n_kv_heads ? run->deals : run->spans * c->n_kv_heads;
+    return (size_t)run->spans * (size_t)state_size(c->head_dim, n * c->n_heads);
+}
+
+static marco_status reserve_partials(model_context *ctx, size_t need, marco_error *error)
+{
     if (need <= ctx->partials_capacity)
         return MARCO_OK;
     base_region_free(ctx->partials, ctx->partials_capacity * sizeof(float));
@@ -307,32 +331,105 @@ marco_status model_attention_reserve(model_context *ctx, int64_t n, int64_t posi
     return MARCO_OK;
 }
 
-void model_attend(model_context *ctx, model_kv *kv, int64_t layer, int64_t n, int64_t position)
+marco_status model_attention_plan(model_context *ctx, const model_sequence *sequences, int64_t n,
+                                  marco_error *error)
 {
-    const model_config *c = &ctx->weights->config;
-    int64_t heads = kv->n_heads, block = block_tokens(c);
-    attention_task t = {.ctx = ctx, .kv = kv, .layer = layer, .n = n, .position = position};
-    if (n > 1)
-        base_pool_run(ctx->pool, store_token, &t, n);
-    if (!splits(c, n, position)) {
-        if (n == 1)
-            base_pool_run_lanes(ctx->pool, attend_block, &t, heads);
-        else
-            base_pool_run(ctx->pool, attend_block, &t, heads * ((n + block - 1) / block));
-        return;
+    size_t heads = (size_t)ctx->weights->config.n_kv_heads, need = 0;
+    void *runs = ctx->runs, *left = (void *)ctx->spans_left;
+    bool fits = base_grow(&runs, &ctx->runs_capacity, (size_t)n, sizeof *ctx->runs);
+    ctx->runs = runs;
+    fits = fits &&
+           base_grow(&left, &ctx->spans_left_capacity, (size_t)n * heads, sizeof *ctx->spans_left);
+    ctx->spans_left = left;
+    if (!fits)
+        return base_fail_memory(error, (size_t)n * sizeof *ctx->runs, "a pass");
+    model_run run = {0};
+    for (int64_t i = 0; i < n; i++) {
+        run.sequence = sequences[i];
+        size_t floats = share_out(ctx, &run);
+        run.spans_left = ctx->spans_left + (size_t)i * heads;
+        ctx->runs[i] = run;
+        run.row += run.sequence.n;
+        run.part += run.deals;
+        need += floats;
     }
-    t.spans = (position + n + SPAN - 1) / SPAN;
-    t.runs = (int64_t)RUNS_PER_THREAD * base_pool_threads(ctx->pool);
-    t.runs = t.runs < t.spans * heads ? t.runs : t.spans * heads;
-    for (int64_t g = 0; g < heads; g++)
-        atomic_store_explicit(&ctx->spans_left[g], t.spans, memory_order_relaxed);
-    base_pool_run_lanes(ctx->pool, attend_run, &t, t.runs);
+    ctx->n_runs = n;
+    ctx->attention_parts = run.part;
+    marco_status status = reserve_partials(ctx, need, error);
+    if (status)
+        return status;
+    float *partials = ctx->partials;
+    for (int64_t i = 0; i < n; i++) {
+        ctx->runs[i].partials = partials;
+        partials += share_out(ctx, &ctx->runs[i]);
+    }
+    return MARCO_OK;
 }
 
-void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n, int64_t position)
+void model_attention_release(model_context *ctx)
+{
+    base_region_free(ctx->partials, ctx->partials_capacity * sizeof *ctx->partials);
+    base_free(ctx->runs);
+    base_free((void *)ctx->spans_left);
+}
+
+/* The last run whose number at `offset` (row or part) is at most x. */
+static const model_run *find_run(const model_context *ctx, int64_t x, bool by_part)
+{
+    int64_t low = 0, high = ctx->n_runs;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        const model_run *run = &ctx->runs[middle];
+        if ((by_part ? run->part : run->row) <= x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &ctx->runs[low];
+}
+
+const model_run *model_run_of(const model_context *ctx, int64_t row)
+{
+    return find_run(ctx, row, false);
+}
+
+static void attend_part(void *user, int64_t part, int thread)
+{
+    layer_task *l = user;
+    const model_run *run = find_run(l->ctx, part, true);
+    attention_task t = task_of(l->ctx, run, l->layer);
+    if (run->spans)
+        attend_deal(&t, part - run->part, thread);
+    else
+        attend_block(&t, part - run->part, thread);
+}
+
+void model_attend(model_context *ctx, int64_t layer)
+{
+    size_t heads = (size_t)ctx->weights->config.n_kv_heads;
+    layer_task task = {ctx, layer};
+    /* A token alone is stored by the parts that attend to it. */
+    if (ctx->n_rows > 1)
+        base_pool_run(ctx->pool, store_row, &task, ctx->n_rows);
+    bool spans = false;
+    for (int64_t i = 0; i < ctx->n_runs; i++) {
+        const model_run *run = &ctx->runs[i];
+        spans |= run->spans > 0;
+        for (size_t g = 0; g < heads; g++)
+            atomic_store_explicit(&run->spans_left[g], run->spans, memory_order_relaxed);
+    }
+    /* Lanes where reading the cache is what takes the time. */
+    if (spans || ctx->n_rows == ctx->n_runs)
+        base_pool_run_lanes(ctx->pool, attend_part, &task, ctx->attention_parts);
+    else
+        base_pool_run(ctx->pool, attend_part, &task, ctx->attention_parts);
+}
+
+void model_attention(model_context *ctx, int64_t index)
 {
     const model_config *c = &ctx->weights->config;
     const model_layer *layer = &ctx->weights->layers[index];
+    int64_t n = ctx->n_rows;
     int64_t q_dim = (int64_t)c->n_heads * c->head_dim,
             kv_dim = (int64_t)c->n_kv_heads * c->head_dim;
 
@@ -350,7 +447,7 @@ void model_attention(model_context *ctx, model_kv *kv, int64_t index, int64_t n,
         (model_product){.w = &layer->v, .x = x, .n = n, .out = ctx->v, .stride = kv_dim};
     model_multiply(ctx, 3);
 
-    model_attend(ctx, kv, index, n, position);
+    model_attend(ctx, index);
 
     model_rows attended = {ctx->attended, NULL};
     if (model_wants_q8(ctx, &layer->out)) {

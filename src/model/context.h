@@ -26,12 +26,17 @@ struct model_context {
     int32_t *active;                /* [X] experts that have tokens */
     marco_trace_fn trace;           /* told of every choice of experts; NULL: nobody */
     void *trace_user;
-    uint64_t passes;  /* the one under way included */
-    int64_t position; /* of its first token */
+    uint64_t passes; /* the one under way included */
 
+    struct model_run *runs; /* [n_runs] the sequences of the pass */
+    size_t runs_capacity;
+    int64_t n_runs, n_rows;
+    int32_t layer;               /* the next one */
+    int64_t attention_parts;     /* of all runs */
     float *partials;             /* attention's states by (KV head, span), where spans are shared */
     size_t partials_capacity;    /* floats of that region */
-    _Atomic int64_t *spans_left; /* [G] spans of a head that are not done */
+    _Atomic int64_t *spans_left; /* spans of a run's head that are not done */
+    size_t spans_left_capacity;
 
     uint8_t *block; /* the memory of all buffers below, a region of */
     size_t block_bytes;
@@ -56,6 +61,18 @@ struct model_context {
     float *weight;    /* [T, K] */
     int64_t *pair_of; /* [T, K] place of (t, rank) in pair order */
 };
+
+/* A sequence of the pass, and how its attention is shared among threads. */
+typedef struct model_run {
+    model_sequence sequence;
+    int64_t row;   /* of the pass, its first */
+    int64_t part;  /* of attention's parts, its first */
+    int64_t spans; /* 0: a part is a KV head and some tokens; else one of `deals` that its spans
+                    * are dealt to */
+    int64_t deals;
+    float *partials; /* its own, and so is spans_left [G] */
+    _Atomic int64_t *spans_left;
+} model_run;
 
 /* Rows to be multiplied: as floats, and quantised where some weight wants them so. */
 typedef struct model_rows {
@@ -96,19 +113,23 @@ void model_norm_rows(model_context *context, const float *x, const float *weight
 
 /* The blocks of a layer. Each reads `normed` [n, E] and leaves what it adds to the residual stream
  * in `projected`. */
-void model_attention(model_context *context, model_kv *kv, int64_t layer, int64_t n,
-                     int64_t position);
+void model_attention(model_context *context, int64_t layer);
 
 /* The middle of model_attention: norms and turns q and k, stores k and v, and leaves softmax(q k^T
  * / sqrt(D)) v in `attended`. */
-void model_attend(model_context *context, model_kv *kv, int64_t layer, int64_t n, int64_t position);
+void model_attend(model_context *context, int64_t layer);
 
 /* Floats of scratch that attention needs per thread. */
 size_t model_attention_scratch(const model_config *config);
 
-/* Makes room for what a pass of n tokens at `position` needs beside that. */
-marco_status model_attention_reserve(model_context *context, int64_t n, int64_t position,
-                                     marco_error *error);
+/* Makes the sequences the pass's runs, shares their attention out, and makes room for what that
+ * needs beside scratch. */
+marco_status model_attention_plan(model_context *context, const model_sequence *sequences,
+                                  int64_t n, marco_error *error);
+void model_attention_release(model_context *context);
+
+/* The run that a row of the pass belongs to. */
+const model_run *model_run_of(const model_context *context, int64_t row);
 void model_ffn(model_context *context, int64_t layer, int64_t n);
 marco_status model_experts(model_context *context, int64_t layer, int64_t n, marco_error *error);
 

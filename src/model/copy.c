@@ -1,6 +1,7 @@
 /* Streams a source into a file or folder, a window of rows at a time: while the threads read and
  * convert one, one of them first writes the window before. Memory does not depend on the
  * checkpoint's size. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,7 +189,9 @@ static marco_status read_rows(const window *w, int64_t first, int64_t n, char *d
 static marco_status check_row(const window *w, tensor_type to, const float *row, marco_error *error)
 {
     const model_tensor *t = &w->c->source->tensors[w->index];
-    float most = to == TENSOR_F32 || to == TENSOR_BF16 ? BF16_MAX : F16_MAX;
+    float most = to == t->type || to == TENSOR_F32 ? FLT_MAX
+                 : to == TENSOR_BF16               ? BF16_MAX
+                                                   : F16_MAX;
     for (int64_t i = 0; i < t->cols; i++) {
         if (fabsf(row[i]) <= most)
             continue;
@@ -199,8 +202,6 @@ static marco_status check_row(const window *w, tensor_type to, const float *row,
                              "%s: %s holds a number that is not finite; the file is damaged or the "
                              "model was not trained well",
                              w->c->source->path, name);
-        if (to == TENSOR_F32)
-            continue;
         return base_fail(error, MARCO_ERROR_NUMERIC,
                          "%s: %s holds %g, which %s cannot; choose BF16 or F32", w->c->source->path,
                          name, (double)row[i], tensor_type_name((uint32_t)to));
@@ -221,18 +222,32 @@ static void encode_row(const window *w, int64_t at, const float *row, char *out)
         to->encode(row, out, t->cols);
 }
 
+/* Rows that keep their type keep their bytes. */
+static marco_status copy_rows(const window *w, int64_t first, int64_t n, char *out, float *row,
+                              marco_error *error)
+{
+    const model_tensor *t = &w->c->source->tensors[w->index];
+    marco_status status = read_rows(w, first, n, out, error);
+    for (int64_t i = 0; !status && i < n; i++) {
+        const char *kept = out + (size_t)i * tensor_row_bytes(t->type, t->cols);
+        tensor_traits_of(t->type)->decode(kept, row, t->cols);
+        status = check_row(w, t->type, row, error);
+    }
+    return status;
+}
+
 static marco_status convert_rows(const window *w, int64_t first, int64_t n, char *out, int thread,
                                  marco_error *error)
 {
     const copier *c = w->c;
     const model_tensor *t = &c->source->tensors[w->index];
     tensor_type to = c->types[w->index];
-    if (t->type == to)
-        return read_rows(w, first, n, out, error);
     size_t in_bytes = tensor_row_bytes(t->type, t->cols), out_bytes = tensor_row_bytes(to, t->cols);
     char *in = c->scratch + (size_t)thread * c->scratch_stride;
     float *row = (float *)(void *)(in + c->row_offset);
     int64_t chunk = (int64_t)(c->row_offset / in_bytes);
+    if (t->type == to)
+        return copy_rows(w, first, n, out, row, error);
     for (int64_t done = 0; done < n;) {
         int64_t rows = n - done < chunk ? n - done : chunk;
         marco_status status = read_rows(w, first + done, rows, in, error);

@@ -2,10 +2,10 @@
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "tensor/panel.h"
 
 /* Disks reach their rate with a few reads of this size under way, whatever the number of cores:
@@ -61,13 +61,6 @@ struct model_cache {
         uint8_t *buffer;
     } readers[READERS];
 };
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* ---- where things are ---------------------------------------------------------------------- */
 
@@ -222,7 +215,7 @@ static void finish_piece(model_cache *c, slot *s, marco_status status, const mar
     if (--s->pieces_left > 0)
         return;
     if (--c->in_flight == 0)
-        c->stats.read_seconds += seconds() - c->flight_began;
+        c->stats.read_seconds += base_now() - c->flight_began;
     pthread_cond_signal(&c->ready);
 }
 
@@ -280,7 +273,7 @@ static void fill(model_cache *c, int32_t i, int64_t key)
     make_newest(c, i);
     c->queue[(c->queue_at + c->queue_n++) % c->n_slots] = i;
     if (c->in_flight++ == 0)
-        c->flight_began = seconds();
+        c->flight_began = base_now();
 }
 
 /* Sets as many missing experts' reads going as there are slots for, the lock held. */
@@ -372,7 +365,7 @@ static marco_status find_group(model_cache *c, marco_error *error)
         c->began = true;
         return MARCO_OK;
     }
-    double from = seconds();
+    double from = base_now();
     for (;;) {
         bool failed = collect(c);
         if (failed) {
@@ -385,7 +378,7 @@ static marco_status find_group(model_cache *c, marco_error *error)
             break;
         pthread_cond_wait(&c->ready, &c->lock);
     }
-    c->stats.wait_seconds += seconds() - from;
+    c->stats.wait_seconds += base_now() - from;
     return MARCO_OK;
 }
 
@@ -416,6 +409,7 @@ void model_cache_limit(model_cache *c, int64_t n)
     for (; c->limit < n; c->limit++) {
         int32_t i = c->parked[--c->n_parked], head = (int32_t)c->n_slots;
         link_slot(c, i, head, c->slots[head].newer);
+        base_region_retake(c->memory + (size_t)i * c->slot_bytes, c->slot_bytes);
     }
     pthread_mutex_unlock(&c->lock);
 }

@@ -214,8 +214,8 @@ marco_status model_experts(model_context *ctx, int64_t index, int64_t n, marco_e
     model_multiply(ctx, 1);
     base_pool_run(ctx->pool, choose_experts, &task, n);
     if (ctx->trace)
-        ctx->trace(ctx->trace_user, ctx->passes, (int32_t)index, ctx->position, n, ctx->chosen,
-                   c->n_experts_used);
+        ctx->trace(ctx->trace_user, ctx->passes, (int32_t)index, ctx->runs[0].sequence.position, n,
+                   ctx->chosen, c->n_experts_used);
     sort_pairs(ctx, n);
 
     bool gate_q8 = model_wants_q8(ctx, &layer->expert_gate);

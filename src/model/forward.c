@@ -1,5 +1,7 @@
 #include "model/forward.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "base/memory.h"
 #include "model/context.h"
@@ -47,9 +49,8 @@ marco_status model_context_create(const model_weights *weights, const kern_table
     ctx->active = base_alloc_array(experts, sizeof *ctx->active);
     ctx->products = base_alloc_array(experts + 4, sizeof *ctx->products);
     ctx->parts = base_alloc_array(experts + 5, sizeof *ctx->parts);
-    ctx->spans_left = base_alloc_array((size_t)c->n_kv_heads, sizeof *ctx->spans_left);
     if (!ctx->scratch || !ctx->inv_freq || !ctx->first || !ctx->active || !ctx->products ||
-        !ctx->parts || !ctx->spans_left) {
+        !ctx->parts) {
         base_fail_memory(error, threads * ctx->scratch_stride * sizeof(float), "the forward pass");
         model_context_free(ctx);
         return MARCO_ERROR_MEMORY;
@@ -165,77 +166,93 @@ void model_context_free(model_context *ctx)
     if (!ctx)
         return;
     base_region_free(ctx->block, ctx->block_bytes);
-    base_region_free(ctx->partials, ctx->partials_capacity * sizeof *ctx->partials);
+    model_attention_release(ctx);
     base_free(ctx->scratch);
     base_free(ctx->inv_freq);
     base_free(ctx->first);
     base_free(ctx->active);
     base_free(ctx->products);
     base_free(ctx->parts);
-    base_free((void *)ctx->spans_left);
     base_free(ctx);
 }
 
 /* ---- the pass ------------------------------------------------------------------------------ */
 
-typedef struct token_task {
-    model_context *ctx;
-    const int32_t *ids;
-    int64_t position;
-} token_task;
-
 /* x = embedding of the id; cosines and sines of the position. */
-static void start_token(void *user, int64_t i, int thread)
+static void start_row(void *user, int64_t row, int thread)
 {
-    token_task *t = user;
-    model_context *ctx = t->ctx;
+    model_context *ctx = user;
+    const model_run *run = model_run_of(ctx, row);
     const model_matrix *embd = &ctx->weights->token_embd;
-    int64_t half = ctx->weights->config.head_dim / 2;
+    int64_t half = ctx->weights->config.head_dim / 2, i = row - run->row;
     void *raw = ctx->scratch + (size_t)thread * ctx->scratch_stride;
-    model_matrix_get_row(embd, 0, t->ids[i], raw);
-    tensor_traits_of(embd->type)->decode(raw, ctx->x + i * embd->cols, embd->cols);
-    model_rope_angles(ctx->inv_freq, half, ctx->rope_magnitude, t->position + i,
-                      ctx->cosine + i * half, ctx->sine + i * half);
+    model_matrix_get_row(embd, 0, run->sequence.ids[i], raw);
+    tensor_traits_of(embd->type)->decode(raw, ctx->x + row * embd->cols, embd->cols);
+    model_rope_angles(ctx->inv_freq, half, ctx->rope_magnitude, run->sequence.position + i,
+                      ctx->cosine + row * half, ctx->sine + row * half);
 }
 
-static void add_projected(void *user, int64_t i, int thread)
+static void add_projected(void *user, int64_t row, int thread)
 {
     (void)thread;
-    token_task *t = user;
-    model_context *ctx = t->ctx;
+    model_context *ctx = user;
     int64_t n = ctx->weights->config.n_embd;
-    ctx->kernels->axpy(1.0f, ctx->projected + i * n, ctx->x + i * n, n);
+    ctx->kernels->axpy(1.0f, ctx->projected + row * n, ctx->x + row * n, n);
 }
 
-marco_status model_forward(model_context *ctx, model_kv *kv, const int32_t *ids, int64_t n,
-                           int64_t position, marco_error *error)
+marco_status model_pass_begin(model_context *ctx, const model_sequence *sequences,
+                              int64_t n_sequences, marco_error *error)
 {
-    const model_weights *w = ctx->weights;
-    token_task task = {ctx, ids, position};
-    marco_status status = reserve(ctx, n, error);
+    int64_t n = 0;
+    marco_status status = MARCO_OK;
+    for (int64_t i = 0; i < n_sequences && !status; i++) {
+        const model_sequence *s = &sequences[i];
+        status = model_kv_reserve(s->kv, s->position, s->position + s->n, error);
+        n += s->n;
+    }
     if (!status)
-        status = model_kv_reserve(kv, position + n, error);
+        status = reserve(ctx, n, error);
     if (!status)
-        status = model_attention_reserve(ctx, n, position, error);
+        status = model_attention_plan(ctx, sequences, n_sequences, error);
+    ctx->n_rows = status ? 0 : n;
+    ctx->layer = status ? ctx->weights->config.n_layers : 0;
     if (status)
         return status;
-
-    ctx->position = position;
     ctx->passes++;
-    base_pool_run(ctx->pool, start_token, &task, n);
-    for (int32_t i = 0; !status && i < w->config.n_layers; i++) {
-        const model_layer *layer = &w->layers[i];
-        model_norm_rows(ctx, ctx->x, layer->attn_norm, ctx->normed, n);
-        model_attention(ctx, kv, i, n, position);
-        base_pool_run(ctx->pool, add_projected, &task, n);
+    base_pool_run(ctx->pool, start_row, ctx, n);
+    return MARCO_OK;
+}
 
-        model_norm_rows(ctx, ctx->x, layer->ffn_norm, ctx->normed, n);
-        if (w->config.layer_sparse[i])
-            status = model_experts(ctx, i, n, error);
-        else
-            model_ffn(ctx, i, n);
-        base_pool_run(ctx->pool, add_projected, &task, n);
-    }
+int32_t model_pass_left(const model_context *ctx)
+{
+    return ctx->weights->config.n_layers - ctx->layer;
+}
+
+marco_status model_pass_layer(model_context *ctx, marco_error *error)
+{
+    const model_weights *w = ctx->weights;
+    const model_layer *layer = &w->layers[ctx->layer];
+    int64_t n = ctx->n_rows;
+    marco_status status = MARCO_OK;
+    model_norm_rows(ctx, ctx->x, layer->attn_norm, ctx->normed, n);
+    model_attention(ctx, ctx->layer);
+    base_pool_run(ctx->pool, add_projected, ctx, n);
+
+    model_norm_rows(ctx, ctx->x, layer->ffn_norm, ctx->normed, n);
+    if (w->config.layer_sparse[ctx->layer])
+        status = model_experts(ctx, ctx->layer, n, error);
+    else
+        model_ffn(ctx, ctx->layer, n);
+    base_pool_run(ctx->pool, add_projected, ctx, n);
+    ctx->layer = status ? w->config.n_layers : ctx->layer + 1;
+    return status;
+}
+
+marco_status model_forward(model_context *ctx, const model_sequence *sequence, marco_error *error)
+{
+    marco_status status = model_pass_begin(ctx, sequence, 1, error);
+    while (!status && model_pass_left(ctx) > 0)
+        status = model_pass_layer(ctx, error);
     return status;
 }
 
@@ -245,17 +262,31 @@ void model_context_trace(model_context *ctx, marco_trace_fn fn, void *user)
     ctx->trace_user = user;
 }
 
-void model_logits(model_context *ctx, int64_t first, int64_t count, float *logits)
+/* Logits of `count` rows at `from`. */
+static void logits_of(model_context *ctx, const float *from, int64_t count, float *logits)
 {
     const model_weights *w = ctx->weights;
-    int64_t embd = w->config.n_embd;
-    model_norm_rows(ctx, ctx->x + first * embd, w->output_norm, ctx->normed, count);
+    model_norm_rows(ctx, from, w->output_norm, ctx->normed, count);
     model_rows x = {ctx->normed, NULL};
     if (model_wants_q8(ctx, &w->output)) {
-        model_quantize(ctx, ctx->normed, ctx->q8, count, embd);
+        model_quantize(ctx, ctx->normed, ctx->q8, count, w->config.n_embd);
         x.q8 = ctx->q8;
     }
     ctx->products[0] = (model_product){
         .w = &w->output, .x = x, .n = count, .out = logits, .stride = w->config.n_vocab};
     model_multiply(ctx, 1);
+}
+
+void model_logits(model_context *ctx, int64_t first, int64_t count, float *logits)
+{
+    logits_of(ctx, ctx->x + first * ctx->weights->config.n_embd, count, logits);
+}
+
+void model_logits_of(model_context *ctx, const int64_t *rows, int64_t n, float *logits)
+{
+    size_t embd = (size_t)ctx->weights->config.n_embd;
+    for (int64_t i = 0; i < n; i++)
+        memcpy(ctx->projected + (size_t)i * embd, ctx->x + (size_t)rows[i] * embd,
+               embd * sizeof *ctx->x);
+    logits_of(ctx, ctx->projected, n, logits);
 }

@@ -35,13 +35,36 @@ int64_t model_context_tokens(const model_context *context, size_t bytes);
 /* From here on tells `fn` (NULL: nobody) of every choice of experts. */
 void model_context_trace(model_context *context, marco_trace_fn fn, void *user);
 
-/* Runs n >= 1 ids at positions position .. position + n - 1 through all layers, writing their keys
- * and values into kv, which holds those of all positions before. Fails where memory is short, and
- * where streamed experts cannot be read: what the pass wrote to kv is then to be forgotten. */
-marco_status model_forward(model_context *context, model_kv *kv, const int32_t *ids, int64_t n,
-                           int64_t position, marco_error *error);
+/* A piece of one timeline: n >= 1 ids at positions position .. position + n - 1. kv holds the keys
+ * and values of all positions before, and is given theirs. */
+typedef struct model_sequence {
+    model_kv *kv;
+    const int32_t *ids; /* [n] */
+    int64_t n, position;
+} model_sequence;
 
-/* Logits [count, V] of tokens first .. first + count - 1 of the last pass. */
+/* A pass takes pieces of one or several timelines, each of another, through all layers together.
+ * Its rows are their tokens, sequence after sequence; no row's numbers depend on which others are
+ * there. Between two layers the context may wait for as long as it pleases while others work: their
+ * keys, values and weights do not change. ids and sequences are not read after the beginning.
+ *
+ * Both fail where memory is short, and a layer where streamed experts cannot be read: the pass is
+ * then over, and what it wrote to the caches is to be forgotten. */
+marco_status model_pass_begin(model_context *context, const model_sequence *sequences,
+                              int64_t n_sequences, marco_error *error);
+marco_status model_pass_layer(model_context *context, marco_error *error);
+
+/* Layers of the pass that have not been run. */
+int32_t model_pass_left(const model_context *context);
+
+/* Logits [count, V] of rows first .. first + count - 1 of the last pass, which is done. */
 void model_logits(model_context *context, int64_t first, int64_t count, float *logits);
+
+/* The same of n rows anywhere in it. */
+void model_logits_of(model_context *context, const int64_t *rows, int64_t n, float *logits);
+
+/* A whole pass over one sequence. */
+marco_status model_forward(model_context *context, const model_sequence *sequence,
+                           marco_error *error);
 
 #endif

@@ -1,5 +1,8 @@
 #include "model/kv.h"
 
+#include <stdatomic.h>
+#include <string.h>
+
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -26,27 +29,140 @@ void model_kv_free(model_kv *kv)
     *kv = (model_kv){0};
 }
 
-marco_status model_kv_reserve(model_kv *kv, int64_t n, marco_error *error)
+/* Behind a page's tiles, in the same region. */
+typedef struct page_tail {
+    uint32_t holders; /* caches */
+    uint32_t round;   /* of the latest count */
+    uint64_t number;  /* in that round, where it numbered them */
+} page_tail;
+
+static page_tail *tail_of(const model_kv *kv, uint8_t *page)
 {
-    size_t need = (size_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE);
+    return (page_tail *)(void *)(page + kv->page_bytes);
+}
+
+static uint8_t *make_page(model_kv *kv, marco_error *error)
+{
+    /* Not from the heap, which may keep what it is given back: its room is another's then. */
+    uint8_t *page = base_region_alloc(kv->page_bytes + sizeof(page_tail));
+    if (!page) {
+        base_fail_memory(error, kv->page_bytes, "the KV cache");
+        return NULL;
+    }
+    tail_of(kv, page)->holders = 1;
+    if (kv->total)
+        atomic_fetch_add_explicit(kv->total, kv->page_bytes, memory_order_relaxed);
+    return page;
+}
+
+static void release_page(model_kv *kv, uint8_t *page)
+{
+    if (--tail_of(kv, page)->holders > 0)
+        return;
+    if (kv->total)
+        atomic_fetch_sub_explicit(kv->total, kv->page_bytes, memory_order_relaxed);
+    base_region_free(page, kv->page_bytes + sizeof(page_tail));
+}
+
+/* A page of its own with the same contents. */
+static marco_status unshare(model_kv *kv, size_t i, marco_error *error)
+{
+    uint8_t *old = kv->pages[i];
+    if (tail_of(kv, old)->holders == 1)
+        return MARCO_OK;
+    kv->pages[i] = make_page(kv, error);
+    if (!kv->pages[i]) {
+        kv->pages[i] = old;
+        return MARCO_ERROR_MEMORY;
+    }
+    memcpy(kv->pages[i], old, kv->page_bytes);
+    release_page(kv, old);
+    return MARCO_OK;
+}
+
+static marco_status grow_list(model_kv *kv, size_t need, marco_error *error)
+{
     void *pages = kv->pages;
     if (!base_grow(&pages, &kv->capacity, need, sizeof *kv->pages))
         return base_fail_memory(error, need * sizeof *kv->pages, "the KV cache");
     kv->pages = pages;
-    for (; kv->n_pages < need; kv->n_pages++) {
-        /* Not from the heap, which may keep what it is given back: its room is another's then. */
-        kv->pages[kv->n_pages] = base_region_alloc(kv->page_bytes);
-        if (!kv->pages[kv->n_pages])
-            return base_fail_memory(error, kv->page_bytes, "the KV cache");
-    }
     return MARCO_OK;
+}
+
+marco_status model_kv_reserve(model_kv *kv, int64_t first, int64_t n, marco_error *error)
+{
+    size_t need = (size_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE);
+    marco_status status = grow_list(kv, need, error);
+    for (size_t i = (size_t)(first / MODEL_KV_PAGE); i < kv->n_pages && i < need && !status; i++)
+        status = unshare(kv, i, error);
+    for (; kv->n_pages < need && !status; kv->n_pages++) {
+        kv->pages[kv->n_pages] = make_page(kv, error);
+        if (!kv->pages[kv->n_pages])
+            return MARCO_ERROR_MEMORY;
+    }
+    return status;
+}
+
+marco_status model_kv_share(model_kv *kv, const model_kv *from, int64_t n, marco_error *error)
+{
+    size_t whole = (size_t)(n / MODEL_KV_PAGE), rest = (size_t)(n % MODEL_KV_PAGE);
+    marco_status status = grow_list(kv, whole + 1, error);
+    if (status)
+        return status;
+    for (; kv->n_pages < whole; kv->n_pages++) {
+        kv->pages[kv->n_pages] = from->pages[kv->n_pages];
+        tail_of(kv, kv->pages[kv->n_pages])->holders++;
+    }
+    if (rest == 0)
+        return MARCO_OK;
+    uint8_t *page = make_page(kv, error);
+    if (!page) {
+        model_kv_shrink(kv, 0);
+        return MARCO_ERROR_MEMORY;
+    }
+    memcpy(page, from->pages[whole], kv->page_bytes);
+    kv->pages[kv->n_pages++] = page;
+    return MARCO_OK;
+}
+
+uint8_t *model_kv_append(model_kv *kv, uint8_t *page, marco_error *error)
+{
+    if (grow_list(kv, kv->n_pages + 1, error))
+        return NULL;
+    if (page)
+        tail_of(kv, page)->holders++;
+    else
+        page = make_page(kv, error);
+    if (page)
+        kv->pages[kv->n_pages++] = page;
+    return page;
+}
+
+uint64_t model_kv_number(model_kv *kv, size_t i, uint32_t round, uint64_t *next)
+{
+    page_tail *tail = tail_of(kv, kv->pages[i]);
+    if (tail->round != round)
+        tail->number = (*next)++;
+    tail->round = round;
+    return tail->number;
+}
+
+uint64_t model_kv_count(model_kv *kv, uint32_t round)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < kv->n_pages; i++) {
+        page_tail *tail = tail_of(kv, kv->pages[i]);
+        bytes += tail->round == round ? 0 : kv->page_bytes;
+        tail->round = round;
+    }
+    return bytes;
 }
 
 void model_kv_shrink(model_kv *kv, int64_t n)
 {
     size_t keep = (size_t)((n + MODEL_KV_PAGE - 1) / MODEL_KV_PAGE);
     while (kv->n_pages > keep)
-        base_region_free(kv->pages[--kv->n_pages], kv->page_bytes);
+        release_page(kv, kv->pages[--kv->n_pages]);
 }
 
 uint64_t model_kv_bytes(const model_kv *kv)

@@ -18,10 +18,14 @@ typedef struct http_params {
     size_t max_body;        /* bytes */
     int32_t body_seconds;   /* for a request to arrive in whole, head and body */
     int32_t idle_seconds;   /* for a connection between requests, or a reader that takes nothing */
-    int32_t max_connections, max_connections_per_address;
+    int32_t max_connections, max_connections_per_address; /* the latter 0: no limit */
     /* A request has arrived, body and all. Called from a thread of the server; must not block. It
      * is answered by http_respond or http_stream_begin, then or later, from any thread. */
     void (*on_request)(void *user, http_request *request);
+    /* A request that breaks a bound or the protocol, to be answered by http_respond before this
+     * returns: with `status` (400, 413, 501, 503) and what is to be said of it. Its body is not
+     * whole. */
+    void (*on_refused)(void *user, http_request *request, int status);
     /* A request has been answered, refused by the server itself, or left by its client: the access
      * log. After it the handle is no more. */
     void (*on_done)(void *user, const http_request *request);
@@ -36,7 +40,9 @@ void http_server_quiesce(http_server *server);
 /* Requests that have not been answered to the end. */
 size_t http_server_open_requests(http_server *server);
 
-/* Ends all connections. on_gone is called for requests that have one, on_done for all. */
+/* Ends all connections: calls on_gone for requests that have one, waits until all that were handed
+ * over have been ended (by http_respond or http_stream_end) and on_done has been called for them,
+ * and releases the server. NULL is allowed. */
 void http_server_close(http_server *server);
 
 uint16_t http_server_port(const http_server *server);

@@ -28,8 +28,9 @@ void tensor_iq4_xs_decode(const void *src, float *restrict dst, int64_t n)
 }
 
 /* x, importance: [256]. The largest scale becomes -32. */
-static void encode_block(const float *x, const float *importance, tensor_iq4_xs *block)
+static void encode_block(const float *x, const float *importance, void *out)
 {
+    tensor_iq4_xs *block = out;
     search_group g[8];
     float scales[8], peak = 0;
     uint32_t scales_high = 0;
@@ -58,24 +59,12 @@ static void encode_block(const float *x, const float *importance, tensor_iq4_xs 
     memcpy(block->scales_high, &high, sizeof(high));
 }
 
-/* A block that holds what is not finite, or is far too large, decodes to NaN throughout. */
-static void encode(const float *src, const float *importance, tensor_iq4_xs *block, int64_t n)
-{
-    for (int64_t b = 0; b < n / 256; b++, block++) {
-        memset(block, 0, sizeof(*block));
-        if (search_finite(src + b * 256, 256))
-            encode_block(src + b * 256, importance ? importance + b * 256 : NULL, block);
-        else
-            half_store(block->d, NAN);
-    }
-}
-
 void tensor_iq4_xs_encode(const float *src, void *dst, int64_t n)
 {
-    encode(src, NULL, dst, n);
+    search_blocks(src, NULL, dst, n, sizeof(tensor_iq4_xs), encode_block);
 }
 
 void tensor_iq4_xs_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
 {
-    encode(src, importance, dst, n);
+    search_blocks(src, importance, dst, n, sizeof(tensor_iq4_xs), encode_block);
 }

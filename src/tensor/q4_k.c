@@ -1,6 +1,4 @@
 /* Q4_K: 8 groups of 32, each with a 6-bit scale and a 6-bit minimum. */
-#include <math.h>
-
 #include "tensor/blocks.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
@@ -28,31 +26,20 @@ void tensor_q4_k_decode(const void *src, float *restrict dst, int64_t n)
     }
 }
 
-/* A block that holds what is not finite, or is far too large, decodes to NaN throughout. */
-static void encode(const float *src, const float *importance, tensor_q4_k *block, int64_t n)
+static void encode_block(const float *x, const float *importance, void *out)
 {
-    for (int64_t b = 0; b < n / 256; b++, block++) {
-        search_k found = {.d = NAN, .dmin = NAN};
-        if (search_finite(src + b * 256, 256))
-            search_k_block(src + b * 256, importance ? importance + b * 256 : NULL, 15, &found);
-        memset(block, 0, sizeof(*block));
-        half_store(block->d, found.d);
-        half_store(block->dmin, found.dmin);
-        for (int g = 0; g < 8; g++) {
-            k_scales_put(block->scales, g, found.scales[g], found.mins[g]);
-            uint8_t *q = block->q + g / 2 * 32;
-            for (int i = 0; i < 32; i++)
-                q[i] = (uint8_t)(q[i] | (found.levels[g * 32 + i] & 15) << g % 2 * 4);
-        }
-    }
+    tensor_q4_k *block = out;
+    search_k found;
+    search_k_block(x, importance, 15, &found);
+    search_k_store(&found, block->d, block->dmin, block->scales, block->q);
 }
 
 void tensor_q4_k_encode(const float *src, void *dst, int64_t n)
 {
-    encode(src, NULL, dst, n);
+    search_blocks(src, NULL, dst, n, sizeof(tensor_q4_k), encode_block);
 }
 
 void tensor_q4_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
 {
-    encode(src, importance, dst, n);
+    search_blocks(src, importance, dst, n, sizeof(tensor_q4_k), encode_block);
 }

@@ -40,8 +40,9 @@ static void put_level(tensor_q6_k *block, int i, uint8_t level)
 }
 
 /* x, importance: [256]. The largest scale becomes -128. */
-static void encode_block(const float *x, const float *importance, tensor_q6_k *block)
+static void encode_block(const float *x, const float *importance, void *out)
 {
+    tensor_q6_k *block = out;
     search_group g[16];
     float scales[16], peak = 0;
     for (int i = 0; i < 16; i++) {
@@ -64,24 +65,12 @@ static void encode_block(const float *x, const float *importance, tensor_q6_k *b
     }
 }
 
-/* A block that holds what is not finite, or is far too large, decodes to NaN throughout. */
-static void encode(const float *src, const float *importance, tensor_q6_k *block, int64_t n)
-{
-    for (int64_t b = 0; b < n / 256; b++, block++) {
-        memset(block, 0, sizeof(*block));
-        if (search_finite(src + b * 256, 256))
-            encode_block(src + b * 256, importance ? importance + b * 256 : NULL, block);
-        else
-            half_store(block->d, NAN);
-    }
-}
-
 void tensor_q6_k_encode(const float *src, void *dst, int64_t n)
 {
-    encode(src, NULL, dst, n);
+    search_blocks(src, NULL, dst, n, sizeof(tensor_q6_k), encode_block);
 }
 
 void tensor_q6_k_encode_weighted(const float *src, const float *importance, void *dst, int64_t n)
 {
-    encode(src, importance, dst, n);
+    search_blocks(src, importance, dst, n, sizeof(tensor_q6_k), encode_block);
 }

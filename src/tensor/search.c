@@ -5,6 +5,7 @@
 
 #include "tensor/blocks.h"
 #include "tensor/half.h"
+#include "tensor/k_scales.h"
 #include "tensor/range.h"
 
 typedef int32_t int_lanes __attribute__((vector_size(16)));
@@ -357,5 +358,30 @@ void search_k_block(const float *x, const float *importance, int top, search_k *
         }
         search_affine_levels(&g[i], top, out->d * (float)out->scales[i],
                              -out->dmin * (float)out->mins[i], out->levels + i * 32);
+    }
+}
+
+void search_k_store(const search_k *k, uint8_t d[2], uint8_t dmin[2], uint8_t scales[12],
+                    uint8_t q[128])
+{
+    half_store(d, k->d);
+    half_store(dmin, k->dmin);
+    for (int g = 0; g < 8; g++) {
+        k_scales_put(scales, g, k->scales[g], k->mins[g]);
+        for (int i = 0; i < 32; i++)
+            q[g / 2 * 32 + i] =
+                (uint8_t)(q[g / 2 * 32 + i] | (k->levels[g * 32 + i] & 15) << g % 2 * 4);
+    }
+}
+
+void search_blocks(const float *src, const float *importance, void *dst, int64_t n, size_t size,
+                   search_encode_fn encode)
+{
+    char *block = dst;
+    for (int64_t at = 0; at < n; at += 256, block += size) {
+        bool finite = search_finite(src + at, 256);
+        memset(block, finite ? 0 : 0xff, size);
+        if (finite)
+            encode(src + at, importance ? importance + at : NULL, block);
     }
 }

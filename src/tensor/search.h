@@ -7,6 +7,7 @@
 #define TENSOR_SEARCH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { SEARCH_GROUP = 32 }; /* numbers in the largest group */
@@ -57,5 +58,17 @@ typedef struct search_k {
 
 /* x, importance: [256]; see search_load. x as search_finite wants it. */
 void search_k_block(const float *x, const float *importance, int top, search_k *out);
+
+/* Puts all but the levels' fifth bits where the two formats have them; scales and q hold zeros. */
+void search_k_store(const search_k *k, uint8_t d[2], uint8_t dmin[2], uint8_t scales[12],
+                    uint8_t q[128]);
+
+/* x: [256], finite; importance: [256] or NULL; block: zeros. */
+typedef void (*search_encode_fn)(const float *x, const float *importance, void *block);
+
+/* n numbers as blocks of 256, each of `size` bytes. A block that holds what is not finite, or is
+ * far too large, gets ones in all bits, so that its scale and all that it decodes to is NaN. */
+void search_blocks(const float *src, const float *importance, void *dst, int64_t n, size_t size,
+                   search_encode_fn encode);
 
 #endif

@@ -34,7 +34,14 @@ for budget in "$least" $((least + 20)) $(((least + whole) / 2)) $((whole - 4)) "
     json "all((r['stats']['expert_misses'] > 0) == ($budget < $whole) for r in rows)"
 done
 refuses 1 'a context of [0-9]+ tokens does not fit into the [0-9]+ MiB' \
-    "$marco" run -m model.gguf -f long -n 1 --ram "${least}M"
+    "$marco" run -m model.gguf -f long -n 1 --ram "${least}M" --json
+
+# A reply that outgrows its budget: what there is of it, and why there is no more.
+"$marco" run -m model.gguf -f prompt --temp 0 --logit-bias 65=1000 --ram "${least}M" --json >out 2>err
+check 'a reply that breaks off is a failure' [ $? -eq 1 ]
+check 'and the reason is named' grep -Eq '^marco run: .* tokens does not fit into the' err
+json "len(rows) == 1 and rows[0]['finish'] == 'error' and 'does not fit' in rows[0]['error']"
+json "rows[0]['text'] == 'A' * rows[0]['stats']['reply_tokens'] != ''"
 
 # ---- the same bits ----
 works "$marco" score -m model.gguf --ids "$ids" --json --top 3

@@ -3,6 +3,7 @@
 #define TESTS_SCRATCH_H
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,6 +34,22 @@ static inline void scratch_remove(const scratch *s)
     nftw(s->folder, scratch_unlink, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+/* A test with a folder of its own, which its state points to. */
+#define SCRATCH_TEST(test) cmocka_unit_test_setup_teardown(test, scratch_set_up, scratch_tear_down)
+
+static inline int scratch_set_up(void **state)
+{
+    static scratch s;
+    *state = &s;
+    return scratch_create(&s) ? 0 : -1;
+}
+
+static inline int scratch_tear_down(void **state)
+{
+    scratch_remove(*state);
+    return 0;
+}
+
 /* Valid until eight others were asked for. */
 static inline const char *scratch_path(const scratch *s, const char *name)
 {
@@ -41,6 +58,16 @@ static inline const char *scratch_path(const scratch *s, const char *name)
     char *path = paths[next++ % 8];
     snprintf(path, sizeof(paths[0]), "%s/%s", s->folder, name);
     return path;
+}
+
+/* Has the file's pages dropped, so that they are read from the disk. */
+static inline bool scratch_uncache(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    bool done = fd >= 0 && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0;
+    if (fd >= 0)
+        close(fd);
+    return done;
 }
 
 /* Entries of a folder, those that begin with a dot included. */

@@ -204,9 +204,8 @@ static void spans_add_up(void **state)
                        .attended = numbers[3],
                        .cosine = ones,
                        .sine = zeros};
-    _Atomic int64_t left[KV_HEADS];
     model_kv kv;
-    c.spans_left = left;
+    const model_sequence all = {&kv, NULL, POSITIONS - 1, 0}, last = {&kv, NULL, 1, POSITIONS - 1};
     c.scratch = base_alloc_array(model_attention_scratch(&weights.config), sizeof(float));
     assert_non_null(c.scratch);
     for (int64_t i = 0; i < POSITIONS * HEADS * DIM; i++)
@@ -219,8 +218,10 @@ static void spans_add_up(void **state)
     for (int64_t i = 0; i < POSITIONS * DIM / 2; i++)
         ones[i] = 1;
     model_kv_init(&kv, &weights.config, TENSOR_F32);
-    assert_int_equal(model_kv_reserve(&kv, POSITIONS, NULL), MARCO_OK);
-    model_attend(&c, &kv, 0, POSITIONS - 1, 0);
+    assert_int_equal(model_kv_reserve(&kv, 0, POSITIONS, NULL), MARCO_OK);
+    assert_int_equal(model_attention_plan(&c, &all, 1, NULL), MARCO_OK);
+    c.n_rows = POSITIONS - 1;
+    model_attend(&c, 0);
     for (int64_t i = 0; i < POSITIONS - 1; i += 91)
         for (int64_t h = 0; h < HEADS; h++)
             expect_attended(i, h);
@@ -229,13 +230,14 @@ static void spans_add_up(void **state)
     c.attended += (POSITIONS - 1) * HEADS * DIM;
     c.k += (POSITIONS - 1) * KV_HEADS * DIM;
     c.v += (POSITIONS - 1) * KV_HEADS * DIM;
-    assert_int_equal(model_attention_reserve(&c, 1, POSITIONS - 1, NULL), MARCO_OK);
-    model_attend(&c, &kv, 0, 1, POSITIONS - 1);
+    assert_int_equal(model_attention_plan(&c, &last, 1, NULL), MARCO_OK);
+    c.n_rows = 1;
+    model_attend(&c, 0);
     for (int64_t h = 0; h < HEADS; h++)
         expect_attended(POSITIONS - 1, h);
     model_kv_free(&kv);
     base_free(c.scratch);
-    base_region_free(c.partials, c.partials_capacity * sizeof *c.partials);
+    model_attention_release(&c);
 }
 
 /* ---- types ---------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -235,6 +236,74 @@ static void files_are_read_within_their_length(void **state)
     unlink(path);
 }
 
+/* The file's pages that are in the cache. */
+static size_t pages_cached(const char *path, size_t size)
+{
+    static unsigned char in[1024];
+    size_t pages = (size + 4095) / 4096, n = 0;
+    int fd = open(path, O_RDONLY);
+    void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(fd >= 0 && map != MAP_FAILED && pages <= sizeof in);
+    assert_int_equal(mincore(map, size, in), 0);
+    for (size_t i = 0; i < pages; i++)
+        n += in[i] & 1;
+    munmap(map, size);
+    close(fd);
+    return n;
+}
+
+static void files_are_read_past_the_cache(void **state)
+{
+    (void)state;
+    enum { MIB = 1 << 20, SIZE = 3 * MIB + 1234 };
+    static const struct {
+        uint64_t offset;
+        size_t size;
+    } spans[] = {{0, 1},         {0, SIZE},     {4095, 2},           {4096, 4096},   {32, 2 * MIB},
+                 {12345, 54321}, {SIZE - 1, 1}, {SIZE - 5000, 5000}, {MIB + 1, 9000}};
+    const char *path = scratch_path(&place, "bytes");
+    uint8_t *bytes = malloc(SIZE);
+    uint8_t *buffer = aligned_alloc(BASE_FILE_ALIGN, 4 * MIB);
+    const uint8_t *data;
+    base_file *file, *shared;
+    marco_error error = {0};
+    assert_true(bytes && buffer);
+    for (size_t i = 0; i < SIZE; i++)
+        bytes[i] = (uint8_t)(base_random_mix(i / 8) >> i % 8 * 8);
+    FILE *out = fopen(path, "w");
+    assert_true(out && fwrite(bytes, 1, SIZE, out) == SIZE && fclose(out) == 0);
+    assert_int_equal(base_file_open(path, &file, NULL), MARCO_OK);
+    assert_int_equal(base_file_share(file, &shared, NULL), MARCO_OK);
+    base_file_close(file); /* the other goes on alone */
+    for (int cached = 0; cached < 2; cached++)
+        for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
+            assert_true(scratch_uncache(path));
+            size_t before = pages_cached(path, SIZE);
+            if (cached)
+                assert_int_equal(base_file_read(shared, 0, buffer, SIZE, NULL), MARCO_OK);
+            memset(buffer, 0, 4 * MIB);
+            if (base_file_read_past(shared, spans[i].offset, buffer, spans[i].size, &data, &error))
+                fail_msg("%s", error.message);
+            assert_true(data >= buffer && data + spans[i].size <= buffer + 4 * MIB);
+            assert_memory_equal(data, bytes + spans[i].offset, spans[i].size);
+            /* Where O_DIRECT is refused, what was read is dropped page by whole page. */
+            if (!cached && before == 0 && shared->direct >= 0)
+                assert_int_equal(pages_cached(path, SIZE), 0);
+        }
+    assert_int_equal(base_file_read_past(shared, SIZE, buffer, 1, &data, &error),
+                     MARCO_ERROR_FORMAT);
+    assert_true(scratch_uncache(path));
+    assert_int_equal(truncate(path, MIB), 0);
+    assert_int_equal(base_file_read_past(shared, 2 * MIB, buffer, 9, &data, &error),
+                     MARCO_ERROR_IO);
+    assert_non_null(strstr(error.message, "ended at byte"));
+    assert_int_equal(base_file_read_past(shared, 0, buffer, 9, &data, &error), MARCO_ERROR_IO);
+    base_file_close(shared);
+    free(bytes);
+    free(buffer);
+    unlink(path);
+}
+
 static void a_fifo_is_refused_without_waiting(void **state)
 {
     (void)state;
@@ -422,6 +491,7 @@ int main(void)
         cmocka_unit_test(memory_refuses_overflow_and_failure),
         cmocka_unit_test(random_numbers_are_fixed_and_fair),
         cmocka_unit_test(files_are_read_within_their_length),
+        cmocka_unit_test(files_are_read_past_the_cache),
         cmocka_unit_test(a_fifo_is_refused_without_waiting),
         cmocka_unit_test(paths_are_joined_and_checked),
         cmocka_unit_test(an_output_appears_when_committed),

@@ -722,19 +722,6 @@ static void parameters_of_known_models(void **state)
     assert_int_equal((active + 500000) / 1000000, 868);   /* 0.868 B */
 }
 
-static int set_up(void **state)
-{
-    static scratch s;
-    *state = &s;
-    return scratch_create(&s) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -747,12 +734,12 @@ int main(void)
         cmocka_unit_test(contradictions_and_nonsense_are_errors),
         cmocka_unit_test(largest_sizes_are_counted),
         cmocka_unit_test(unused_keys_are_listed),
-        cmocka_unit_test_setup_teardown(folders_give_back_what_was_written, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(strings_are_escaped, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(gguf_gives_back_what_was_written, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(gguf_refuses_what_it_cannot_say, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(gguf_absent_keys, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(gguf_refusals, set_up, tear_down),
+        SCRATCH_TEST(folders_give_back_what_was_written),
+        SCRATCH_TEST(strings_are_escaped),
+        SCRATCH_TEST(gguf_gives_back_what_was_written),
+        SCRATCH_TEST(gguf_refuses_what_it_cannot_say),
+        SCRATCH_TEST(gguf_absent_keys),
+        SCRATCH_TEST(gguf_refusals),
         cmocka_unit_test(parameters_of_known_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

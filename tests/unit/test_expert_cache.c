@@ -238,12 +238,26 @@ static void test_least_recently_used(void **state)
     }
 }
 
+/* Pieces of this process's memory that are to have no huge pages. */
+static int without_huge_pages(void)
+{
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[1024];
+    int n = 0;
+    while (maps && fgets(line, sizeof line, maps))
+        n += strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " nh") != NULL;
+    if (maps)
+        fclose(maps);
+    return n;
+}
+
 static void test_limit(void **state)
 {
     (void)state;
     static const int64_t limits[] = {12, 3, 1, 7, 12, 0, 99};
     fake *f = fake_create();
     model_cache *cache = cache_create(f, 12);
+    int before = without_huge_pages();
     for (uint64_t i = 0; i < 28; i++) {
         int32_t experts[EXPERTS];
         int64_t n = draw(i, experts), limit = limits[i / 4];
@@ -251,6 +265,8 @@ static void test_limit(void **state)
         model_cache_limit(cache, limit);
         model_cache_stats_get(cache, &stats);
         assert_int_equal(stats.slots, limit < 1 ? 1 : limit > 12 ? 12 : limit);
+        if (stats.slots == 12) /* slots taken back are as they were */
+            assert_int_equal(without_huge_pages(), before);
         assert_int_equal(step(f, cache, (int)(i % LAYERS), experts, n, NULL), MARCO_OK);
     }
     model_cache_free(cache);

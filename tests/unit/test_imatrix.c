@@ -237,31 +237,16 @@ static void nothing_or_nonsense_is_not_written(void **state)
     imatrix_clear(&m);
 }
 
-static int create(void **state)
-{
-    static scratch s;
-    *state = &s;
-    return scratch_create(&s) ? 0 : -1;
-}
-
-static int destroy(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, create, destroy)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(there_and_back),
-        TEST(older_form_byte_by_byte),
-        TEST(damaged_files_are_refused),
-        TEST(refusals_say_why),
-        TEST(gguf_pairs_must_match),
-        TEST(failing_memory_is_reported),
-        TEST(nothing_or_nonsense_is_not_written),
+        SCRATCH_TEST(there_and_back),
+        SCRATCH_TEST(older_form_byte_by_byte),
+        SCRATCH_TEST(damaged_files_are_refused),
+        SCRATCH_TEST(refusals_say_why),
+        SCRATCH_TEST(gguf_pairs_must_match),
+        SCRATCH_TEST(failing_memory_is_reported),
+        SCRATCH_TEST(nothing_or_nonsense_is_not_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -365,34 +365,19 @@ static void failing_memory_is_reported(void **state)
     assert_true(n > 50);
 }
 
-static int create(void **state)
-{
-    static scratch s;
-    *state = &s;
-    return scratch_create(&s) ? 0 : -1;
-}
-
-static int destroy(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, create, destroy)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recipes_are_llama_cpp_s),
         cmocka_unit_test(heads_and_eight_experts),
         cmocka_unit_test(rows_that_do_not_divide),
-        TEST(a_file_gets_its_types),
-        TEST(threads_make_no_difference),
-        TEST(overrides_by_name),
-        TEST(refusals),
-        TEST(importance_goes_to_its_columns_and_experts),
-        TEST(importance_of_another_model_is_refused),
-        TEST(failing_memory_is_reported),
+        SCRATCH_TEST(a_file_gets_its_types),
+        SCRATCH_TEST(threads_make_no_difference),
+        SCRATCH_TEST(overrides_by_name),
+        SCRATCH_TEST(refusals),
+        SCRATCH_TEST(importance_goes_to_its_columns_and_experts),
+        SCRATCH_TEST(importance_of_another_model_is_refused),
+        SCRATCH_TEST(failing_memory_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

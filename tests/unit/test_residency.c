@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -66,84 +65,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* ---- reading past the page cache ------------------------------------------------------------- */
-
-/* Has the file's pages dropped, so that they are read from the disk. */
-static void drop_cache(const char *path)
-{
-    int fd = open(path, O_RDONLY);
-    assert_true(fd >= 0 && fsync(fd) == 0);
-    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-    close(fd);
-}
-
-/* The file's pages that are in the cache. */
-static size_t pages_cached(const char *path, size_t size)
-{
-    static unsigned char in[1024];
-    size_t pages = (size + 4095) / 4096, n = 0;
-    int fd = open(path, O_RDONLY);
-    void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-    assert_true(fd >= 0 && map != MAP_FAILED && pages <= sizeof in);
-    assert_int_equal(mincore(map, size, in), 0);
-    for (size_t i = 0; i < pages; i++)
-        n += in[i] & 1;
-    munmap(map, size);
-    close(fd);
-    return n;
-}
-
-static void test_reading_past_the_cache(void **state)
-{
-    (void)state;
-    enum { SIZE = 3 * MIB + 1234 };
-    static const struct {
-        uint64_t offset;
-        size_t size;
-    } spans[] = {{0, 1},         {0, SIZE},     {4095, 2},           {4096, 4096},   {32, 2 * MIB},
-                 {12345, 54321}, {SIZE - 1, 1}, {SIZE - 5000, 5000}, {MIB + 1, 9000}};
-    const char *path = scratch_path(&place, "bytes");
-    uint8_t *bytes = malloc(SIZE);
-    uint8_t *buffer = aligned_alloc(BASE_FILE_ALIGN, 4 * MIB);
-    const uint8_t *data;
-    base_file *file, *shared;
-    marco_error error = {0};
-    assert_true(bytes && buffer);
-    for (size_t i = 0; i < SIZE; i++)
-        bytes[i] = (uint8_t)(base_random_mix(i / 8) >> i % 8 * 8);
-    FILE *out = fopen(path, "w");
-    assert_true(out && fwrite(bytes, 1, SIZE, out) == SIZE && fclose(out) == 0);
-    assert_int_equal(base_file_open(path, &file, NULL), MARCO_OK);
-    assert_int_equal(base_file_share(file, &shared, NULL), MARCO_OK);
-    base_file_close(file); /* the other goes on alone */
-    for (int cached = 0; cached < 2; cached++)
-        for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
-            drop_cache(path);
-            size_t before = pages_cached(path, SIZE);
-            if (cached)
-                assert_int_equal(base_file_read(shared, 0, buffer, SIZE, NULL), MARCO_OK);
-            memset(buffer, 0, 4 * MIB);
-            if (base_file_read_past(shared, spans[i].offset, buffer, spans[i].size, &data, &error))
-                fail_msg("%s", error.message);
-            assert_true(data >= buffer && data + spans[i].size <= buffer + 4 * MIB);
-            assert_memory_equal(data, bytes + spans[i].offset, spans[i].size);
-            /* Where O_DIRECT is refused, what was read is dropped page by whole page. */
-            if (!cached && before == 0 && shared->direct >= 0)
-                assert_int_equal(pages_cached(path, SIZE), 0);
-        }
-    assert_int_equal(base_file_read_past(shared, SIZE, buffer, 1, &data, &error),
-                     MARCO_ERROR_FORMAT);
-    drop_cache(path);
-    assert_int_equal(truncate(path, MIB), 0);
-    assert_int_equal(base_file_read_past(shared, 2 * MIB, buffer, 9, &data, &error),
-                     MARCO_ERROR_IO);
-    assert_non_null(strstr(error.message, "ended at byte"));
-    assert_int_equal(base_file_read_past(shared, 0, buffer, 9, &data, &error), MARCO_ERROR_IO);
-    base_file_close(shared);
-    free(bytes);
-    free(buffer);
-}
-
 /* ---- loading --------------------------------------------------------------------------------- */
 
 /* A table whose every kernel takes panels. */
@@ -176,7 +97,7 @@ static void assert_loads(const char *path, model_residency residency, bool panel
     const kern_table table = all_panels();
     const model_load_params params = {.residency = residency, .kernels = panels ? &table : NULL};
     if (residency == MODEL_RESIDENT && !base_is_folder(path))
-        drop_cache(path);
+        assert_true(scratch_uncache(path));
     assert_int_equal(model_source_open(path, &source, &error), MARCO_OK);
     if (model_weights_load(source, &params, &w, &error))
         fail_msg("%s", error.message);
@@ -359,7 +280,7 @@ static marco_engine *open_file(const char *path, uint64_t ram, bool map, int32_t
     marco_engine *engine = NULL;
     marco_error error = {0};
     if (ram && !base_is_folder(path))
-        drop_cache(path);
+        assert_true(scratch_uncache(path));
     params.ram = ram;
     params.mmap = map;
     params.threads = threads;
@@ -552,7 +473,7 @@ static void test_budget_for_a_kv_type(void **state)
     marco_engine_params params = marco_engine_params_default();
     marco_session_params session_params = marco_session_params_default();
     marco_engine *engine;
-    marco_session *session;
+    marco_session *session = NULL;
     marco_error error = {0};
     write_model(&config, TENSOR_Q8_0, path);
     uint64_t least = least_budget_of(path, MARCO_KV_AUTO);
@@ -662,7 +583,7 @@ static void test_sessions_leave_no_memory(void **state)
     assert_in_range(kv.page_bytes, 2 * MIB, 8 * MIB);
     for (int round = 0; round < 3; round++) { /* the heap keeps more after it was given some back */
         uint64_t before = base_memory_resident(), during;
-        assert_int_equal(model_kv_reserve(&kv, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
+        assert_int_equal(model_kv_reserve(&kv, 0, PAGES * MODEL_KV_PAGE, NULL), MARCO_OK);
         for (size_t i = 0; i < PAGES; i++)
             memset(kv.pages[i], 1, kv.page_bytes);
         void *above = malloc(1000);
@@ -753,69 +674,9 @@ static void test_short_of_memory(void **state)
     assert_true(n > 20);
 }
 
-/* ---- what is available --------------------------------------------------------------------------
- */
-
-static void put(const char *name, const char *text)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s%s", scratch_path(&place, "root"), name);
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(path, 0755);
-        *slash = '/';
-    }
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
-static void test_available(void **state)
-{
-    (void)state;
-    const char *root = scratch_path(&place, "root");
-    assert_true(base_memory_available_under(root) == UINT64_MAX);
-    put("/proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n");
-    assert_int_equal(base_memory_available_under(root), 8000 * 1024);
-    put("/proc/self/cgroup", "1:name=x:/other\n0::/a/b\n");
-    put("/sys/fs/cgroup/a/b/memory.max", "max\n");
-    put("/sys/fs/cgroup/a/b/memory.current", "5000000\n");
-    assert_int_equal(base_memory_available_under(root), 8000 * 1024);
-    put("/sys/fs/cgroup/a/b/memory.high", "7000000\n");
-    assert_int_equal(base_memory_available_under(root), 2000000);
-    put("/sys/fs/cgroup/a/b/memory.stat", "anon 9\nactive_file 1000\ninactive_file 500000\n");
-    assert_int_equal(base_memory_available_under(root), 2501000);
-    put("/sys/fs/cgroup/a/memory.max", "6000000\n"); /* the group above has the tighter limit */
-    put("/sys/fs/cgroup/a/memory.current", "5900000\n");
-    assert_int_equal(base_memory_available_under(root), 100000);
-    put("/sys/fs/cgroup/a/memory.current", "6900000\n");
-    assert_int_equal(base_memory_available_under(root), 0);
-    put("/proc/self/cgroup", "4:cpu:/x\n7:memory:/jobs/one\n");
-    put("/sys/fs/cgroup/memory/jobs/one/memory.limit_in_bytes", "3000000\n");
-    put("/sys/fs/cgroup/memory/jobs/one/memory.usage_in_bytes", "1000000\n");
-    put("/sys/fs/cgroup/memory/jobs/one/memory.stat", "total_inactive_file 4096\n");
-    assert_int_equal(base_memory_available_under(root), 2004096);
-    /* Controllers with a mount of their own together; blanks, colons and "::" in a group's name. */
-    put("/proc/self/cgroup", "4:cpu,memory:/a b/c::d\n2:pids:/jobs/one\n");
-    assert_int_equal(base_memory_available_under(root), 8000 * 1024);
-    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.limit_in_bytes", "2000000\n");
-    put("/sys/fs/cgroup/cpu,memory/a b/c::d/memory.usage_in_bytes", "500000\n");
-    assert_int_equal(base_memory_available_under(root), 1500000);
-    put("/sys/fs/cgroup/memory/a b/memory.limit_in_bytes", "900000\n");
-    put("/sys/fs/cgroup/memory/a b/memory.usage_in_bytes", "200000\n");
-    assert_int_equal(base_memory_available_under(root), 700000);
-    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "800000\n");
-    put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "200000\n");
-    put("/proc/self/cgroup", "4:memory:/../outside\n"); /* only the mount is to be seen */
-    assert_int_equal(base_memory_available_under(root), 600000);
-    assert_in_range(base_memory_available(), MIB, (uint64_t)1 << 50);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reading_past_the_cache),
         cmocka_unit_test(test_loading),
         cmocka_unit_test(test_mapping_needs_gguf),
         cmocka_unit_test(test_loading_is_cancelled),
@@ -830,7 +691,6 @@ int main(void)
         cmocka_unit_test(test_a_changed_file),
         cmocka_unit_test(test_a_replaced_file),
         cmocka_unit_test(test_short_of_memory),
-        cmocka_unit_test(test_available),
     };
 #ifdef MARCO_TEST_ASAN
     /* Budgets count the whole process, and what the sanitizer holds moves by megabytes. */

@@ -457,34 +457,19 @@ static void every_failed_allocation_is_an_error(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    static scratch s;
-    *state = &s;
-    return scratch_create(&s) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(rows_are_those_written),
-        TEST(llama_rows_are_permuted_in_gguf),
-        TEST(ids_of_tokenizer_and_configuration_are_shared),
-        TEST(damaged_folders_are_refused_by_name),
-        TEST(harmless_extras_are_ignored),
-        TEST(fused_experts_are_read),
-        TEST(damaged_gguf_files_are_refused_by_name),
-        TEST(wrong_paths_say_what_is_wrong),
-        TEST(a_file_that_shrinks_is_an_error),
-        TEST(every_failed_allocation_is_an_error),
+        SCRATCH_TEST(rows_are_those_written),
+        SCRATCH_TEST(llama_rows_are_permuted_in_gguf),
+        SCRATCH_TEST(ids_of_tokenizer_and_configuration_are_shared),
+        SCRATCH_TEST(damaged_folders_are_refused_by_name),
+        SCRATCH_TEST(harmless_extras_are_ignored),
+        SCRATCH_TEST(fused_experts_are_read),
+        SCRATCH_TEST(damaged_gguf_files_are_refused_by_name),
+        SCRATCH_TEST(wrong_paths_say_what_is_wrong),
+        SCRATCH_TEST(a_file_that_shrinks_is_an_error),
+        SCRATCH_TEST(every_failed_allocation_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -518,19 +518,6 @@ static void running_out_of_memory_leaves_nothing(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    static scratch dir;
-    *state = &dir;
-    return scratch_create(&dir) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,17 +532,17 @@ int main(void)
         cmocka_unit_test(matrices_differ),
         cmocka_unit_test(byte_tokenizer_chats),
         cmocka_unit_test(layers_can_be_fewer),
-        cmocka_unit_test_setup_teardown(bad_requests_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(tokenizers_come_from_any_checkpoint, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(big_tokenizers_are_refused, set_up, tear_down),
+        SCRATCH_TEST(bad_requests_are_refused),
+        SCRATCH_TEST(tokenizers_come_from_any_checkpoint),
+        SCRATCH_TEST(big_tokenizers_are_refused),
         cmocka_unit_test(seed_0_is_the_default),
-        cmocka_unit_test_setup_teardown(bad_upcycle_arguments_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(threads_do_not_change_bytes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(files_hold_the_stream, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(default_types, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(files_can_chat, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(cancelling_leaves_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(running_out_of_memory_leaves_nothing, set_up, tear_down),
+        SCRATCH_TEST(bad_upcycle_arguments_are_refused),
+        SCRATCH_TEST(threads_do_not_change_bytes),
+        SCRATCH_TEST(files_hold_the_stream),
+        SCRATCH_TEST(default_types),
+        SCRATCH_TEST(files_can_chat),
+        SCRATCH_TEST(cancelling_leaves_nothing),
+        SCRATCH_TEST(running_out_of_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -759,19 +759,6 @@ static void running_out_of_memory_leaves_nothing(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    static scratch dir;
-    *state = &dir;
-    return scratch_create(&dir) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    scratch_remove(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -789,11 +776,11 @@ int main(void)
         cmocka_unit_test(failures_reach_every_thread),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(presets),
-        cmocka_unit_test_setup_teardown(threads_do_not_change_bytes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(files_hold_the_surgery, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(asked_type_is_rounded_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(failing_leaves_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(running_out_of_memory_leaves_nothing, set_up, tear_down),
+        SCRATCH_TEST(threads_do_not_change_bytes),
+        SCRATCH_TEST(files_hold_the_surgery),
+        SCRATCH_TEST(asked_type_is_rounded_once),
+        SCRATCH_TEST(failing_leaves_nothing),
+        SCRATCH_TEST(running_out_of_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,188 @@
+"""A server of marco's, and a client that costs it little: one process, plain sockets, the time of
+every event taken when it is received and all parsing left for later."""
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PATIENCE = 900  # seconds without a byte from anywhere
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """`marco serve` of one model on a free port of the loopback, as a context."""
+
+    def __init__(self, program, model, *options):
+        self.port = free_port()
+        self.command = [program, "serve", "-m", model, "--port", str(self.port), *options]
+
+    def __enter__(self):
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log)
+        try:
+            while self.get("/health") != 200:
+                if self.process.poll() is not None:
+                    sys.exit(f"{' '.join(self.command)}: exit status {self.process.returncode}\n"
+                             f"{self.said()}")
+                time.sleep(0.05)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(120)
+        self.log.close()
+
+    def said(self):
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), 3000, max(0, size - 3000)).decode(errors="replace")
+
+    def get(self, path):
+        """The status of a GET; 0 while nobody listens."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as s:
+                s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+                          "Connection: close\r\n\r\n".encode())
+                return int((s.recv(64) or b"HTTP/1.1 0").split()[1])
+        except OSError:
+            return 0
+
+
+class Reply:
+    """A streamed reply: events as (time received, bytes)."""
+
+    def __init__(self, port, path, body):
+        data = json.dumps(dict(body, stream=True, stream_options={"include_usage": True})).encode()
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.raw, self.text, self.events = bytearray(), bytearray(), []
+        self.head = self.first = None
+        self.left = None  # bytes of the chunk that is being received
+        self.done = False
+        self.sent = time.monotonic()
+        self.socket.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+                            "Content-Type: application/json\r\nConnection: close\r\n"
+                            f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        self.socket.setblocking(False)
+
+    def receive(self):
+        try:
+            data = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        now = time.monotonic()
+        self.raw += data
+        if self.head is None:
+            end = self.raw.find(b"\r\n\r\n")
+            if end < 0 and data:
+                return
+            self.head = bytes(self.raw[:end]).lower()
+            del self.raw[:end + 4]
+        if self.head.split()[1:2] == [b"200"]:
+            self.unchunk()
+            self.split(now)
+        if not data:
+            self.done = True
+            if not self.events:
+                raise SystemExit(f"no reply: {self.head.decode()}\n{self.raw.decode()}")
+
+    def unchunk(self):
+        if b"transfer-encoding: chunked" not in self.head:
+            self.text += self.raw
+            self.raw.clear()
+            return
+        while self.raw:
+            if self.left is None:
+                end = self.raw.find(b"\r\n")
+                if end < 0:
+                    return
+                self.left = int(self.raw[:end].split(b";")[0], 16)
+                del self.raw[:end + 2]
+            part = self.raw[:self.left]
+            self.text += part
+            self.left -= len(part)
+            del self.raw[:len(part)]
+            if self.left == 0:
+                if len(self.raw) < 2:
+                    return
+                del self.raw[:2]  # the chunk's line end
+                self.left = None
+
+    def split(self, now):
+        while True:
+            end = self.text.find(b"\n\n")
+            if end < 0:
+                return
+            event = bytes(self.text[:end])
+            del self.text[:end + 2]
+            if event == b"data: [DONE]":
+                self.done = True
+            elif event.startswith(b"data: "):
+                self.events.append((now, event[6:]))
+                if self.first is None and is_token(json.loads(event[6:])):
+                    self.first = now
+
+    def close(self):
+        self.socket.close()
+
+    # ---- afterwards ----
+
+    def parsed(self):
+        return [(at, json.loads(event)) for at, event in self.events]
+
+    def token_times(self):
+        return [at for at, event in self.parsed() if is_token(event)]
+
+    def usage(self):
+        """(prompt, cached, reply) tokens."""
+        found = [event["usage"] for _, event in self.parsed() if event.get("usage")]
+        if not found:
+            raise SystemExit("the server told no usage")
+        details = found[-1].get("prompt_tokens_details") or {}
+        return (found[-1]["prompt_tokens"], details.get("cached_tokens", 0),
+                found[-1]["completion_tokens"])
+
+    def content(self):
+        return "".join((choice.get("delta") or {}).get("content") or choice.get("text") or ""
+                       for _, event in self.parsed() for choice in event.get("choices", []))
+
+    def decode_rate(self):
+        """Tokens a second from the first one on."""
+        last = max(at for at, event in self.parsed() if event.get("choices"))
+        return (self.usage()[2] - 1) / (last - self.first)
+
+
+def is_token(event):
+    """Whether the event brings a token, which need not have text that can be shown."""
+    return any(choice.get("logprobs") or choice.get("text") or
+               (choice.get("delta") or {}).get("content") for choice in event.get("choices", []))
+
+
+def wait(replies, until=None):
+    """Receives for all of them until each is done, or until() holds."""
+    with selectors.DefaultSelector() as selector:
+        for reply in replies:
+            if not reply.done:
+                selector.register(reply.socket, selectors.EVENT_READ, reply)
+        while selector.get_map() and not (until and until()):
+            ready = selector.select(PATIENCE)
+            if not ready:
+                raise SystemExit(f"no answer within {PATIENCE} s")
+            for key, _ in ready:
+                key.data.receive()
+                if key.data.done:
+                    selector.unregister(key.fileobj)
+                    key.data.close()

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Two servers behind nginx as packaging/nginx.conf.example has it: pieces of a stream pass as they
+come, a key stays with its machine, refusals pass, and one machine may be lost.
+
+Usage: nginx.py [PROGRAM]     (needs nginx and openssl; Python's standard library only)
+"""
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+KEYS = [f"key-{i}-abcdefghijklmnop" for i in range(16)]
+checks = failures = 0
+
+
+def check(what, holds, *seen):
+    global checks, failures
+    checks += 1
+    if not holds:
+        failures += 1
+        print("FAILED:", what, *seen)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def configuration(folder, tls, plain, backends):
+    """The example with this machine's ports and files, and nothing else of it changed."""
+    with open(os.path.join(ROOT, "packaging", "nginx.conf.example"), encoding="utf-8") as file:
+        text = file.read()
+    changes = [(r"listen 443 ssl", f"listen 127.0.0.1:{tls} ssl"),
+               (r"listen 80;", f"listen 127.0.0.1:{plain};"),
+               (r"marco\.example\.org", "localhost"),
+               (r"/etc/nginx/tls/", folder + "/"),
+               (r"10\.0\.0\.11:8080 ", f"127.0.0.1:{backends[0]} "),
+               (r"10\.0\.0\.12:8080 ", f"127.0.0.1:{backends[1]} ")]
+    for pattern, text_new in changes:
+        text, count = re.subn(pattern, text_new, text)
+        if not count:
+            sys.exit(f"the example has no {pattern}")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    return (f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
+            f"events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}\n}}\n")
+
+
+class Site:
+    def __init__(self, program, folder):
+        self.folder, self.processes = folder, []
+        self.tls, self.plain, *self.backends = free_ports(4)
+        model = os.path.join(folder, "tiny.gguf")
+        subprocess.run([program, "synth", "tiny-qwen3moe", model, "--quiet"], check=True)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                        "-keyout", f"{folder}/marco.key", "-out", f"{folder}/marco.crt"],
+                       check=True, stderr=subprocess.DEVNULL)
+        with open(f"{folder}/keys", "w", encoding="utf-8") as file:
+            file.write("\n".join(KEYS) + "\n")
+        os.chmod(f"{folder}/keys", 0o600)
+        with open(f"{folder}/nginx.conf", "w", encoding="utf-8") as file:
+            file.write(configuration(folder, self.tls, self.plain, self.backends))
+        for i, port in enumerate(self.backends):
+            # The machines' models have the same weights and other names, which tells them apart.
+            self.start([program, "serve", "-m", f"machine-{i}={model}", "--port", str(port),
+                        "--api-key-file", f"{folder}/keys", "--parallel", "1", "--queue", "1",
+                        "--connections-per-address", "-1", "--no-log", "--quiet"])
+        self.start(["nginx", "-p", folder, "-e", f"{folder}/error.log", "-c",
+                    f"{folder}/nginx.conf"])
+        self.trust = ssl.create_default_context(cafile=f"{folder}/marco.crt")
+        for port in [*self.backends, self.plain]:
+            self.listening(port)
+
+    def start(self, command):
+        self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+
+    def listening(self, port):
+        for _ in range(600):
+            for process in self.processes:
+                if process.poll() is not None:
+                    sys.exit(f"{' '.join(process.args)}: exit status {process.returncode}")
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        sys.exit(f"nobody listens on port {port}")
+
+    def stop(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            process.wait(60)
+
+    def connect(self):
+        return http.client.HTTPSConnection("localhost", self.tls, timeout=60, context=self.trust)
+
+    def post(self, path, body, key):
+        """(connection, response); the response is not read yet."""
+        connection = self.connect()
+        data = body if isinstance(body, bytes) else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        connection.request("POST", path, data, headers)
+        return connection, connection.getresponse()
+
+    def ask(self, path, body, key):
+        """Status, headers, JSON (or None)."""
+        connection, response = self.post(path, body, key)
+        data = response.read()
+        connection.close()
+        try:
+            value = json.loads(data)
+        except ValueError:
+            value = None
+        return response.status, response.headers, value
+
+
+def machine(site, key):
+    status, _, value = site.ask("/v1/completions", {"prompt": "a", "max_tokens": 1}, key)
+    return value["model"] if status == 200 else status
+
+
+def try_streaming(site):
+    body = {"prompt": "a", "max_tokens": 900, "temperature": 1, "seed": 1, "ignore_eos": True,
+            "logprobs": 0, "stream": True}
+    started = time.monotonic()
+    connection, response = site.post("/v1/completions", body, KEYS[0])
+    times, data = [], b""
+    while True:
+        piece = response.read1(1 << 16)
+        if not piece:
+            break
+        times.append(time.monotonic() - started)
+        data += piece
+    connection.close()
+    check("a stream's status", response.status == 200, response.status)
+    check("its type", response.headers["Content-Type"].startswith("text/event-stream"))
+    check("its end", data.endswith(b"data: [DONE]\n\n"), data[-60:])
+    # What is buffered comes in a few large pieces, most of it at the end.
+    check("many pieces", len(times) > 50, len(times))
+    check("the first early", times[0] < 0.5 * times[-1], times[0], times[-1])
+
+
+def try_leaving(site):
+    """The machine's only place is free again at once after its client has left."""
+    body = {"prompt": "b", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    for _ in range(4):
+        connection, response = site.post("/v1/completions", body, KEYS[0])
+        check("a place for the next", response.status == 200, response.status)
+        response.read1(10)
+        connection.sock.close() if connection.sock else response.close()
+        connection.close()
+        for _ in range(100):
+            if machine(site, KEYS[0]) != 429:
+                break
+            time.sleep(0.05)
+
+
+def try_spreading(site):
+    first = {key: machine(site, key) for key in KEYS}
+    check("both machines are used", set(first.values()) == {"machine-0", "machine-1"}, first)
+    again = {key: machine(site, key) for key in KEYS}
+    check("a key stays with its machine", first == again, first, again)
+    return first
+
+
+def try_refusals(site):
+    status, _, value = site.ask("/v1/completions", {"prompt": "a"}, "wrong")
+    check("a wrong key", status == 401 and value["error"], status, value)
+    status, _, _ = site.ask("/v1/completions", b" " * (33 << 20), KEYS[0])
+    check("too long a request", status == 413, status)
+    connection = site.connect()
+    connection.request("GET", "/metrics")
+    check("no metrics", connection.getresponse().status == 404)
+    connection.close()
+    plain = http.client.HTTPConnection("127.0.0.1", site.plain, timeout=10)
+    plain.request("POST", "/v1/completions", "{}")
+    response = plain.getresponse()
+    check("plain HTTP is sent on", response.status == 308, response.status)
+    plain.close()
+
+    # One at work, one waiting, the third of the same key is told to come again.
+    body = {"prompt": "c", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    held = [site.connect() for _ in range(6)]
+    for connection in held:
+        connection.request("POST", "/v1/completions", json.dumps(body), {
+            "Content-Type": "application/json", "Authorization": f"Bearer {KEYS[0]}"})
+    answers = [connection.getresponse() for connection in held]
+    busy = [answer for answer in answers if answer.status == 429]
+    check("429 for some", busy and len(busy) < len(held), [answer.status for answer in answers])
+    check("with Retry-After", all(answer.headers["Retry-After"] for answer in busy))
+    for answer in answers:
+        answer.read()
+    for connection in held:
+        connection.close()
+
+
+def try_loss(site, first):
+    lost = site.processes[0]
+    lost.send_signal(signal.SIGTERM)
+    lost.wait(60)
+    check("a machine stops in order", lost.returncode == 0, lost.returncode)
+    after = {key: machine(site, key) for key in KEYS}
+    check("the other one answers for it", set(after.values()) == {"machine-1"}, first, after)
+
+
+def main():
+    program = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else
+                              os.environ.get("MARCO", os.path.join(ROOT, "build", "marco")))
+    with tempfile.TemporaryDirectory(prefix="marco-nginx.") as folder:
+        os.chmod(folder, 0o755)
+        site = Site(program, folder)
+        try:
+            first = try_spreading(site)
+            try_streaming(site)
+            try_leaving(site)
+            try_refusals(site)
+            try_loss(site, first)
+        finally:
+            site.stop()
+    print(f"{checks} checks, {failures} failed")
+    return 1 if failures or not checks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
