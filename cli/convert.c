@@ -30,6 +30,10 @@ static int run(const command *self, int argc, char **argv)
     if (n != (o.model ? 1 : 2))
         return command_misused(self, "needs an input and an output");
     const char *to = argv[argc - 1];
+    char *path = NULL;
+    exit_status = load_find(self, from, &path);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
 
     interrupt_catch(INTERRUPT_PATIENT);
     progress shown = progress_create(self, o.write.quiet);
@@ -40,7 +44,8 @@ static int run(const command *self, int argc, char **argv)
     params.progress = progress_of(&shown);
     marco_error error = {0};
     double start = seconds_now();
-    marco_status status = marco_convert(from, to, &params, &error);
+    marco_status status = marco_convert(path, to, &params, &error);
+    marco_free(path);
     progress_clear(&shown);
     return write_report(self, &o.write, to, start, status, &error);
 }

@@ -171,9 +171,13 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "unexpected argument '%s'", argv[argc - 1]);
     if (!o.model)
         return command_misused(self, "no model: give -m MODEL");
-    char *found = NULL;
+    char *found = NULL, *path = NULL;
+    exit_status = load_find(self, o.model, &path);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
     marco_error error = {0};
-    marco_status status = marco_inspect(o.model, &found, &error);
+    marco_status status = marco_inspect(path, &found, &error);
+    marco_free(path);
     if (status != MARCO_OK)
         return command_status(self, status, &error);
     if (o.json) {

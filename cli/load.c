@@ -7,6 +7,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <marco/hub.h>
+
 #include "interrupt.h"
 #include "text.h"
 
@@ -66,6 +68,13 @@ static int read_template(const command *self, const char *name, text *out)
     return EXIT_SUCCESS;
 }
 
+int load_find(const command *self, const char *model, char **path)
+{
+    marco_error error = {0};
+    *path = NULL;
+    return command_status(self, marco_hub_find(model, NULL, path, &error), &error);
+}
+
 int load_engine(const command *self, const load_options *options, const char *chat_template,
                 loaded *out)
 {
@@ -91,13 +100,20 @@ int load_engine(const command *self, const load_options *options, const char *ch
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
 
+    char *path = NULL;
+    exit_status = load_find(self, options->model, &path);
+    if (exit_status != EXIT_SUCCESS) {
+        free(template_text.data);
+        return exit_status;
+    }
     interrupt_catch(INTERRUPT_TWICE_KILLS);
     marco_error error = {0};
     engine.threads = options->threads;
     engine.chat_template = template_text.data ? template_text.data : chat_template;
     engine.progress = progress_of(&out->progress);
-    marco_status status = marco_engine_open(options->model, &engine, &out->engine, &error);
+    marco_status status = marco_engine_open(path, &engine, &out->engine, &error);
     progress_clear(&out->progress);
+    marco_free(path);
     free(template_text.data);
     if (status != MARCO_OK)
         return command_status(self, status, &error);

@@ -21,8 +21,10 @@ typedef struct load_options {
 } load_options;
 
 #define MODEL_OPTION(type, field)                                                                  \
-    CLI_OPTION("model", 'm', TEXT, "MODEL", type, field, 0,                                        \
-               "The checkpoint: a GGUF file or a Hugging Face folder.")
+    CLI_OPTION(                                                                                    \
+        "model", 'm', TEXT, "MODEL", type, field, 0,                                               \
+        "The checkpoint: a GGUF file, a Hugging Face folder, or OWNER/NAME of a model that "       \
+        "'marco pull' downloaded.")
 
 /* Rows of a command's option table; `type` has a load_options named `load`. Those of the engine: */
 #define ENGINE_OPTIONS(type)                                                                       \
@@ -79,6 +81,10 @@ bool parse_size(const char *value, uint64_t *bytes);
 
 /* What --kv says; NULL: MARCO_KV_AUTO. Returns an exit status, errors reported. */
 int load_kv(const command *self, const char *name, marco_kv_type *type);
+
+/* The checkpoint that -m means: a path that exists, or a model that was pulled. Into *path
+ * (marco_free). Returns an exit status, errors reported. */
+int load_find(const command *self, const char *model, char **path);
 
 /* Opens the engine alone. */
 int load_engine(const command *self, const load_options *options, const char *chat_template,

@@ -11,6 +11,7 @@ extern const command run_command, chat_command, score_command, tokenize_command,
     help_command;
 extern const command perplexity_command, imatrix_command, trace_command, bench_command,
     serve_command;
+extern const command pull_command, list_command, rm_command;
 
 const command *const commands[] = {
     &run_command,
@@ -28,6 +29,9 @@ const command *const commands[] = {
     &upcycle_command,
     &synth_command,
     &bench_command,
+    &pull_command,
+    &list_command,
+    &rm_command,
     &help_command,
     NULL,
 };

@@ -102,12 +102,16 @@ static int run(const command *self, int argc, char **argv)
     }
     /* IN OUT, or -m IN OUT. */
     const char *from = o.model ? o.model : argv[argc - n];
+    char *path = NULL;
     if (n != (o.model ? 1 : 2))
         exit_status = command_misused(self, "needs an input and an output");
     else if (!o.write.type)
         exit_status = command_misused(self, "needs --type, such as --type Q4_K_M");
     else
-        exit_status = quantize(self, &o, from, argv[argc - 1]);
+        exit_status = load_find(self, from, &path);
+    if (path)
+        exit_status = quantize(self, &o, path, argv[argc - 1]);
+    marco_free(path);
     free(o.tensors.items);
     return exit_status;
 }

@@ -320,7 +320,7 @@ static int check(const command *self, const marco_serve_params *params)
 typedef struct loading {
     progress shown;
     marco_progress inner;
-    const sigset_t *signals;
+    sigset_t enders;
 } loading;
 
 /* While a model is loaded a signal cancels that. */
@@ -328,8 +328,7 @@ static int on_loading(void *user, const char *what, uint64_t done, uint64_t tota
 {
     loading *l = user;
     const struct timespec now = {0};
-    int number = sigtimedwait(l->signals, NULL, &now);
-    if (number > 0 && number != SIGHUP)
+    if (sigtimedwait(&l->enders, NULL, &now) > 0)
         return 1;
     return l->inner.fn(l->inner.user, what, done, total);
 }
@@ -358,7 +357,8 @@ static int start(const command *self, const struct serve_options *o, marco_serve
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     load.inner = progress_of(&load.shown);
-    load.signals = &signals;
+    load.enders = signals;
+    sigdelset(&load.enders, SIGHUP);
     params->engine.progress = (marco_progress){.fn = on_loading, .user = &load};
     marco_status status = marco_server_create(params, &server, &error);
     progress_clear(&load.shown);

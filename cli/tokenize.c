@@ -182,8 +182,13 @@ static int each_line(const command *self, int argc, char **argv, line_fn work)
     if (!o.model)
         return command_misused(self, "no model: give -m MODEL");
     marco_tokenizer *tokenizer = NULL;
+    char *path = NULL;
+    exit_status = load_find(self, o.model, &path);
+    if (exit_status != EXIT_SUCCESS)
+        return exit_status;
     marco_error error = {0};
-    marco_status status = marco_tokenizer_open(o.model, &tokenizer, &error);
+    marco_status status = marco_tokenizer_open(path, &tokenizer, &error);
+    marco_free(path);
     if (status != MARCO_OK)
         return command_status(self, status, &error);
     lines in = {0};

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "interrupt.h"
+#include "load.h"
 #include "write.h"
 
 struct upcycle_options {
@@ -111,6 +112,9 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "needs --from DENSE and --to OUT");
     marco_upcycle_params params;
     exit_status = read_params(self, &o, &params);
+    char *from = NULL;
+    if (exit_status == EXIT_SUCCESS)
+        exit_status = load_find(self, o.from, &from);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
 
@@ -121,7 +125,8 @@ static int run(const command *self, int argc, char **argv)
     params.progress = progress_of(&shown);
     marco_error error = {0};
     double start = seconds_now();
-    marco_status status = marco_upcycle(o.from, o.to, &params, &error);
+    marco_status status = marco_upcycle(from, o.to, &params, &error);
+    marco_free(from);
     progress_clear(&shown);
     return write_report(self, &o.write, o.to, start, status, &error);
 }

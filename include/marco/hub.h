@@ -48,6 +48,8 @@ typedef struct marco_hub_entry {
     char *path;       /* of the snapshot */
     uint64_t bytes;   /* of its files */
     int64_t modified; /* seconds since 1970, of the latest of them */
+    int64_t files;    /* that are there */
+    int64_t of;       /* that the hub has at this commit; 0 where the cache does not tell */
     bool whole;       /* nothing of it is missing or half downloaded */
 } marco_hub_entry;
 
@@ -57,7 +59,8 @@ MARCO_API marco_status marco_hub_list(const marco_hub_params *params, marco_hub_
 MARCO_API void marco_hub_list_free(marco_hub_entry *entries, size_t n);
 
 /* Removes a model, or one revision of it, from the cache, and the files that no other revision
- * uses. *freed: bytes. */
+ * uses; never what links lead to outside of it. *freed: bytes. MARCO_ERROR_BUSY: it is being
+ * downloaded. */
 MARCO_API marco_status marco_hub_remove(const char *model, const marco_hub_params *params,
                                         uint64_t *freed, marco_error *error);
 

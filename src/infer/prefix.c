@@ -59,12 +59,18 @@ static bool make_way(infer_prefixes *p, const infer_timeline *line)
     return true;
 }
 
+uint32_t infer_prefixes_round(infer_prefixes *p)
+{
+    p->round = p->round == UINT32_MAX ? 1 : p->round + 1;
+    return p->round;
+}
+
 static uint64_t count(infer_prefixes *p)
 {
     uint64_t bytes = 0;
-    p->round = p->round == UINT32_MAX ? 1 : p->round + 1;
+    uint32_t round = infer_prefixes_round(p);
     for (infer_prefix *at = p->first; at; at = at->next)
-        bytes += model_kv_count(&at->line.kv, p->round);
+        bytes += model_kv_count(&at->line.kv, round);
     return bytes;
 }
 

@@ -32,6 +32,9 @@ void infer_prefixes_put(infer_prefixes *prefixes, infer_timeline *line);
 /* Drops the one that has not been used for longest; false where there is none. */
 bool infer_prefixes_drop(infer_prefixes *prefixes);
 
+/* A number for the round that a count or a numbering of pages is. */
+uint32_t infer_prefixes_round(infer_prefixes *prefixes);
+
 void infer_prefixes_free(infer_prefixes *prefixes);
 
 #endif

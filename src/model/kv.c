@@ -33,6 +33,7 @@ void model_kv_free(model_kv *kv)
 typedef struct page_tail {
     uint32_t holders; /* caches */
     uint32_t round;   /* of the latest count */
+    uint64_t number;  /* in that round, where it numbered them */
 } page_tail;
 
 static page_tail *tail_of(const model_kv *kv, uint8_t *page)
@@ -122,6 +123,28 @@ marco_status model_kv_share(model_kv *kv, const model_kv *from, int64_t n, marco
     memcpy(page, from->pages[whole], kv->page_bytes);
     kv->pages[kv->n_pages++] = page;
     return MARCO_OK;
+}
+
+uint8_t *model_kv_append(model_kv *kv, uint8_t *page, marco_error *error)
+{
+    if (grow_list(kv, kv->n_pages + 1, error))
+        return NULL;
+    if (page)
+        tail_of(kv, page)->holders++;
+    else
+        page = make_page(kv, error);
+    if (page)
+        kv->pages[kv->n_pages++] = page;
+    return page;
+}
+
+uint64_t model_kv_number(model_kv *kv, size_t i, uint32_t round, uint64_t *next)
+{
+    page_tail *tail = tail_of(kv, kv->pages[i]);
+    if (tail->round != round)
+        tail->number = (*next)++;
+    tail->round = round;
+    return tail->number;
 }
 
 uint64_t model_kv_count(model_kv *kv, uint32_t round)

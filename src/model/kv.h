@@ -49,6 +49,14 @@ uint64_t model_kv_bytes(const model_kv *kv);
 marco_status model_kv_fill(model_kv *kv, const kern_table *kernels, base_pool *pool, int64_t first,
                            int64_t end, uint64_t seed, marco_error *error);
 
+/* Adds a page: `page`, which another cache of the same model and type holds, shared from here on,
+ * or a new one where that is NULL. Returns it, NULL where memory is short. */
+uint8_t *model_kv_append(model_kv *kv, uint8_t *page, marco_error *error);
+
+/* Numbers pages in the order they are met, whichever caches hold them: page i's number of this
+ * `round` (as in model_kv_count), *next where it is new, which then grows. */
+uint64_t model_kv_number(model_kv *kv, size_t i, uint32_t round, uint64_t *next);
+
 /* The keys of one head and page; its values lie tile_bytes after them. Tiles: kernels.h. */
 static inline uint8_t *model_kv_tile(const model_kv *kv, int64_t page, int64_t layer, int64_t head)
 {

@@ -7,6 +7,14 @@
 #include "base/memory.h"
 #include "format/json.h"
 
+/* What a client sent may have been cut within a character. */
+static void repair(char *text)
+{
+    size_t size = strlen(text), at = 0;
+    while ((at += base_utf8_check(text + at, size - at)) < size)
+        text[at++] = '?';
+}
+
 bool api_refuse(api_refusal *refusal, const char *param, const char *code, const char *format, ...)
 {
     refusal->status = 400;
@@ -16,6 +24,8 @@ bool api_refuse(api_refusal *refusal, const char *param, const char *code, const
     va_start(args, format);
     vsnprintf(refusal->message, sizeof refusal->message, format, args);
     va_end(args);
+    repair(refusal->param);
+    repair(refusal->message);
     return false;
 }
 

@@ -319,7 +319,7 @@ static void advance(api_parser *p, bool end)
                 bool whole;
                 /* Space before something else than a call belongs to it. */
                 size_t at = find_tag(&p->held, CALL, &whole);
-                if (at == space && (whole || !end))
+                if (at == space && whole)
                     drop(p, space);
                 again = whole || at != space || end;
                 if (again)

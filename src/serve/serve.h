@@ -46,8 +46,8 @@ void serve_note(http_request *request, const char *model, size_t n_prompt, size_
 
 /* Where requests go that passed the checks of server.c (host, key, method, size). */
 typedef struct serve_route {
-    const char *method, *path;
-    bool open; /* answered without a key */
+    const char *method, *path; /* one that ends with a slash is for all that is behind it */
+    bool open;                 /* answered without a key */
     void (*handle)(marco_server *server, http_request *request);
 } serve_route;
 

@@ -204,6 +204,14 @@ static bool method_is(const char *method, const char *wanted)
            (strcmp(method, "HEAD") == 0 && strcmp(wanted, "GET") == 0);
 }
 
+/* A route that ends with a slash is for all that is behind it. */
+static bool path_is(const char *path, const char *wanted)
+{
+    size_t size = strlen(wanted);
+    return wanted[size - 1] == '/' ? strncmp(path, wanted, size) == 0 && path[size]
+                                   : strcmp(path, wanted) == 0;
+}
+
 /* The route of a request; NULL where there is none, `allow` then being the methods of its path.
  * *number: the path's in the metrics. */
 static const serve_route *find_route(const http_request *request, base_text *allow, int *number)
@@ -211,7 +219,7 @@ static const serve_route *find_route(const http_request *request, base_text *all
     const serve_route *route, *found = NULL;
     size_t i = 0;
     for (; (route = route_at(i)) != NULL; i++) {
-        if (strcmp(route->path, http_path(request)) != 0)
+        if (!path_is(http_path(request), route->path))
             continue;
         *number = *number < 0 ? (int)i : *number; /* a path's first */
         if (method_is(http_method(request), route->method)) {

@@ -80,8 +80,8 @@ class State:
 
     def __init__(self):
         self.key = None
-        self.models = [{"id": "Marco-Nano", "object": "model", "context_length": 32768},
-                       {"id": "Marco-Mini", "object": "model", "context_length": 8192}]
+        self.models = [{"id": "example-large", "object": "model", "context_length": 32768},
+                       {"id": "example-small", "object": "model", "context_length": 8192}]
         self.refusals = []  # (status, headers, message), each for one chat request
         self.requests = []
         self.gone = 0       # replies whose client left

@@ -528,6 +528,103 @@ static void clients_take_turns(void **state)
     marco_scheduler_close(s);
 }
 
+/* ---- over a restart ------------------------------------------------------------------------- */
+
+static size_t cached_of(marco_scheduler *s, const script *alone)
+{
+    static client c;
+    client_init(&c);
+    marco_request_params p = request_of(&c, alone->prompt, alone->n_prompt, alone->tokens);
+    p.sampling = alone->sampling;
+    submit(s, 1, &c, &p);
+    client_wait(&c);
+    expect_script(alone, &c);
+    return c.result.n_cached;
+}
+
+/* Waits until the worker has put its last request away. */
+static void save_when_idle(marco_scheduler *s, const char *path, uint64_t limit)
+{
+    marco_error error = {0};
+    marco_status status;
+    do {
+        status = marco_scheduler_save(s, path, limit, &error);
+    } while (status == MARCO_ERROR_BUSY);
+    if (status)
+        fail_msg("%s", error.message);
+}
+
+static void load_when_idle(marco_scheduler *s, const char *path, marco_status wanted)
+{
+    marco_error error = {0};
+    marco_status status;
+    do {
+        status = marco_scheduler_load(s, path, &error);
+    } while (status == MARCO_ERROR_BUSY);
+    if (status != wanted)
+        fail_msg("%s: %s", marco_status_name(status), error.message);
+}
+
+static void flip_byte(const char *path, long at)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, at < 0 ? SEEK_END : SEEK_SET), 0);
+    int byte = fgetc(f);
+    assert_int_equal(fseek(f, -1, SEEK_CUR), 0);
+    fputc(byte ^ 1, f);
+    fclose(f);
+}
+
+static void prefixes_come_back(void **state)
+{
+    enum { N = 6 };
+    static script scripts[N];
+    static const long damage[] = {0, 8, 16, 24, 32, 40, 48, -1, -9, -5000};
+    marco_scheduler_params params = small();
+    char path[384];
+    (void)state;
+    strcpy(path, scratch_path(&place, "saved.session"));
+    marco_scheduler *s = scheduler(&params);
+    for (size_t i = 0; i < N; i++) {
+        write_script(&scripts[i], i + 30);
+        play_alone(&scripts[i]);
+        cached_of(s, &scripts[i]);
+    }
+    save_when_idle(s, path, UINT64_MAX);
+    marco_scheduler_close(s);
+
+    s = scheduler(&params);
+    load_when_idle(s, path, MARCO_OK);
+    for (size_t i = 0; i < N; i++)
+        assert_int_equal(cached_of(s, &scripts[i]), scripts[i].n_prompt - 1);
+    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+        flip_byte(path, damage[i]);
+        load_when_idle(s, path, damage[i] == 8 ? MARCO_ERROR_UNSUPPORTED : MARCO_ERROR_FORMAT);
+        flip_byte(path, damage[i]);
+    }
+    load_when_idle(s, path, MARCO_OK);
+
+    /* Of what does not fit, the latest. */
+    model_kv kv;
+    model_kv_init(&kv, &engine->weights->config, TENSOR_F16);
+    cached_of(s, &scripts[2]);
+    save_when_idle(s, path, 5 * kv.page_bytes);
+    marco_scheduler_close(s);
+    s = scheduler(&params);
+    load_when_idle(s, path, MARCO_OK);
+    assert_int_equal(cached_of(s, &scripts[2]), scripts[2].n_prompt - 1);
+    marco_scheduler_stats stats;
+    marco_scheduler_stats_get(s, &stats);
+    assert_true(stats.kv_bytes <= 6 * kv.page_bytes);
+    marco_scheduler_close(s);
+
+    params.kv_type = MARCO_KV_F32;
+    s = scheduler(&params);
+    load_when_idle(s, path, MARCO_ERROR_UNSUPPORTED);
+    marco_scheduler_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -539,6 +636,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_refuses),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(clients_take_turns),
+        cmocka_unit_test(prefixes_come_back),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

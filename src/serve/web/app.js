@@ -1,6 +1,6 @@
 // The page: conversations on the left, the open one in the middle, and replies as they are written.
 import { ApiError, listModels, streamReply } from './api.js';
-import { el, iconButton } from './dom.js';
+import { el, iconButton, sends } from './dom.js';
 import { samplingParameters, setUpSettings } from './settings.js';
 import { Store, loadSettings, newChat, saveSettings } from './store.js';
 import { contextText, emptyView, noticeView, replyView, userView } from './view.js';
@@ -11,8 +11,6 @@ const $ = (id) => document.getElementById(id);
 
 const settings = loadSettings();
 const narrow = matchMedia('(max-width: 48rem)');
-// Enter makes a new line on a touch keyboard, which has no Shift+Enter.
-const touch = matchMedia('(hover: none) and (pointer: coarse)');
 
 let store;
 let chats = [];      // latest first
@@ -172,12 +170,12 @@ function requestMessages(of) {
 }
 
 // Writes a reply to the conversation's last message, in place of the one it has.
-async function generate(of) {
+function generate(of) {
     if (runs.has(of.id))
         return;
     while (of.messages.at(-1)?.role === 'assistant')
         of.messages.pop();
-    const body = { messages: requestMessages(of), ...samplingParameters(settings.sampling) };
+    const messages = requestMessages(of);
     const reply = { role: 'assistant', content: '', reasoning: '', model: settings.model, finish: '',
                     stats: null };
     const run = new Run();
@@ -191,12 +189,16 @@ async function generate(of) {
     }
     showList();
     announce('Waiting for the reply.');
+    run.ended = write(of, reply, run, messages);
+}
+
+async function write(of, reply, run, messages) {
     try {
         if (models.length === 0)
             await loadModels();
         reply.model = settings.model;
-        await streamReply({ model: settings.model, ...body }, settings.key, run.controller.signal,
-                          handlers(of, reply, run));
+        const body = { model: settings.model, messages, ...samplingParameters(settings.sampling) };
+        await streamReply(body, settings.key, run.controller.signal, handlers(of, reply, run));
     } catch (error) {
         if (error.name === 'AbortError')
             reply.finish = 'stopped';
@@ -284,15 +286,13 @@ function send(text) {
 }
 
 // Sends the i-th message anew with another text; what came after it goes.
-function resend(i, text) {
-    runs.get(chat.id)?.controller.abort();
-    const was = chat;
-    // A reply that is being stopped leaves its conversation first.
-    setTimeout(() => {
-        was.messages.length = i;
-        if (was === chat)
-            send(text);
-    });
+async function resend(i, text) {
+    const of = chat;
+    stop();
+    await runs.get(of.id)?.ended;
+    of.messages.length = i;
+    if (of === chat)
+        send(text);
 }
 
 function retry() {
@@ -305,10 +305,10 @@ function retry() {
 function setKey(key) {
     settings.key = key;
     saveSettings(settings);
-    const wanted = problems.get(chat.id)?.kind === 'key';
+    const refused = [chat.id, 'models'].some((where) => problems.get(where)?.kind === 'key');
+    const wanted = refused && chat.messages.at(-1)?.role === 'user';
     problems.delete(chat.id);
-    refresh().then(() => wanted && chat.messages.length > 0 && !problems.has('models') &&
-                         generate(chat));
+    refresh().then(() => wanted && !problems.has('models') && generate(chat));
 }
 
 // ---- models ------------------------------------------------------------------------------------
@@ -328,6 +328,7 @@ async function refresh() {
         await loadModels();
     } catch (error) {
         problems.set('models', error);
+        announce(error.message);
     }
     if (!runs.has(chat.id))
         showChat();
@@ -358,11 +359,11 @@ function rename(one, item) {
     const field = el('input', { class: 'name', dir: 'auto', maxlength: 200,
                                 'aria-label': 'Name of the conversation' });
     let ended = false;
-    const end = (keep) => {
+    const end = (accepted) => {
         if (ended)
             return;
         ended = true;
-        if (keep && field.value.trim() !== '') {
+        if (accepted && field.value.trim() !== '') {
             one.title = field.value.trim();
             keep(one);
         }
@@ -379,6 +380,7 @@ function rename(one, item) {
         $('chats').querySelectorAll('button.name')[chats.indexOf(one)]?.focus();
     });
     item.replaceChildren(field);
+    field.focus();
     field.select();
 }
 
@@ -447,14 +449,17 @@ function submit(event) {
     send(text);
 }
 
-// Another tab has changed a conversation: take it as that tab left it, unless it is written here.
-async function reload() {
-    const kept = await store.all();
-    chats = kept.map((other) => chats.find((one) => one.id === other.id &&
-                                           (runs.has(one.id) || one.updated >= other.updated)) ?? other);
-    const now = chats.find((one) => one.id === chat.id);
-    if (now && now !== chat) {
-        chat = now;
+// Another tab has changed a conversation: it is taken as that tab left it, unless it is written here.
+async function takeOver(id) {
+    const theirs = await store.get(id);
+    const ours = chats.find((one) => one.id === id);
+    if (runs.has(id) || (theirs && ours && ours.updated >= theirs.updated))
+        return;
+    chats = chats.filter((one) => one !== ours);
+    if (theirs)
+        chats.push(theirs);
+    if (theirs && chat.id === id) {
+        chat = theirs;
         keepingEnd(showChat);
     }
     showList();
@@ -464,7 +469,7 @@ function setUp() {
     $('composer').addEventListener('submit', submit);
     $('input').addEventListener('input', sizeInput);
     $('input').addEventListener('keydown', (event) => {
-        if (event.key === 'Enter' && !event.shiftKey && !event.isComposing && !touch.matches)
+        if (sends(event))
             submit(event);
     });
     $('stop').addEventListener('click', stop);
@@ -504,7 +509,7 @@ function setUp() {
         async addChats(more) {
             for (const one of more) {
                 const i = chats.findIndex((other) => other.id === one.id);
-                if (i >= 0 && chats[i].updated >= one.updated)
+                if (i >= 0 && (chats[i].updated >= one.updated || runs.has(one.id)))
                     continue;
                 chats.splice(i < 0 ? chats.length : i, i < 0 ? 0 : 1, one);
                 await store.put(one);
@@ -516,7 +521,7 @@ function setUp() {
 
 async function start() {
     chat = newChat(settings.system);
-    store = await Store.open(reload);
+    store = await Store.open(takeOver);
     chats = await store.all();
     chats.sort((a, b) => b.updated - a.updated);
     $('store-note').hidden = store.lasting;

@@ -57,6 +57,16 @@ export function copyButton(label, text) {
     return button;
 }
 
+// A touch keyboard has no Shift+Enter, so that Enter makes a new line there.
+const touch = matchMedia('(hover: none) and (pointer: coarse)');
+
+// Whether a key sends what is written. An input method's own Enter does not (229: Safari's way to
+// say that it is one).
+export function sends(event) {
+    return event.key === 'Enter' && !event.shiftKey && !event.isComposing &&
+        event.keyCode !== 229 && !touch.matches;
+}
+
 const whole = new Intl.NumberFormat('en');
 
 export function count(n, noun) {

@@ -35,14 +35,15 @@ function link(address) {
 
 // Appends the text's elements to parent, and returns parent.
 export function inline(parent, text) {
-    new Inline(parent, text).parse();
+    parent.append(new Inline(text).parse());
     return parent;
 }
 
 class Inline {
-    constructor(parent, text) {
-        this.parent = parent;
+    constructor(text) {
         this.text = text;
+        this.made = document.createDocumentFragment();
+        this.pending = ''; // text that is not in a node yet
         this.delimiters = []; // runs of * _ ~~ that may yet become emphasis
         this.brackets = [];   // [ and ![ that may yet become links
         this.depths = new Map();
@@ -67,15 +68,31 @@ class Inline {
             at += taken;
         }
         this.add(text.slice(at));
+        this.flush();
         this.emphasize(0);
-        this.parent.normalize();
+        return this.made;
     }
 
+    // Text is gathered, so that hostile texts make no more nodes than they must.
     add(content) {
-        if (content === '')
-            return null;
-        const node = typeof content === 'string' ? document.createTextNode(content) : content;
-        this.parent.append(node);
+        if (typeof content === 'string') {
+            this.pending += content;
+        } else {
+            this.flush();
+            this.made.append(content);
+        }
+    }
+
+    flush() {
+        if (this.pending !== '')
+            this.made.append(document.createTextNode(this.pending));
+        this.pending = '';
+    }
+
+    // Text in a node of its own, which may yet become something else.
+    addApart(text) {
+        const node = document.createTextNode(text);
+        this.add(node);
         return node;
     }
 
@@ -200,7 +217,7 @@ class Inline {
     open(sign) {
         if (this.brackets.length >= MAX_BRACKETS)
             return 0;
-        const node = this.add(sign);
+        const node = this.addApart(sign);
         this.brackets.push({ node, bottom: this.delimiters.length });
         return sign.length;
     }
@@ -211,6 +228,7 @@ class Inline {
         const address = match && safeAddress(match[1] ?? match[2]);
         if (!address)
             return 0;
+        this.flush();
         this.emphasize(opener.bottom);
         const a = link(address);
         while (opener.node.nextSibling)
@@ -240,9 +258,10 @@ class Inline {
         }
         const plain = (sign === '~' && length !== 2) || !(open || close) ||
             this.delimiters.length >= MAX_DELIMITERS;
-        const node = this.add(run);
-        if (!plain)
-            this.delimiters.push({ node, sign, length, count: length, open, close });
+        if (plain)
+            return this.take(run, length);
+        const node = this.addApart(run);
+        this.delimiters.push({ node, sign, length, count: length, open, close });
         return length;
     }
 

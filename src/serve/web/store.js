@@ -22,7 +22,7 @@ function done(request) {
 }
 
 export class Store {
-    // onchange is called when another tab has changed something.
+    // onchange(id) is called when another tab has changed a conversation.
     static async open(onchange) {
         const store = new Store();
         try {
@@ -35,7 +35,7 @@ export class Store {
         }
         if ('BroadcastChannel' in window) {
             store.channel = new BroadcastChannel('marco');
-            store.channel.onmessage = onchange;
+            store.channel.onmessage = (message) => onchange(message.data);
         }
         return store;
     }
@@ -52,16 +52,22 @@ export class Store {
         return this.db ? (await done(this.objects('readonly').getAll())).map(cleanChat) : [];
     }
 
+    // null: there is none.
+    async get(id) {
+        const chat = this.db && await done(this.objects('readonly').get(id));
+        return chat ? cleanChat(chat) : null;
+    }
+
     async put(chat) {
         if (this.db)
             await done(this.objects('readwrite').put(chat));
-        this.channel?.postMessage(null);
+        this.channel?.postMessage(chat.id);
     }
 
     async remove(id) {
         if (this.db)
             await done(this.objects('readwrite').delete(id));
-        this.channel?.postMessage(null);
+        this.channel?.postMessage(id);
     }
 }
 

@@ -1,5 +1,5 @@
 // A conversation's messages as elements.
-import { copyButton, count, el, icon, number } from './dom.js';
+import { copyButton, count, el, icon, number, sends } from './dom.js';
 import { renderMarkdown } from './markdown.js';
 
 const FINISHES = {
@@ -31,7 +31,7 @@ export function userView(message, actions) {
                            el('button', { type: 'submit', class: 'plain main' }, 'Send')));
         box.value = message.content;
         box.addEventListener('keydown', (event) => {
-            if (event.key === 'Enter' && !event.shiftKey && !event.isComposing)
+            if (sends(event))
                 submit(event);
             else if (event.key === 'Escape')
                 cancel();
@@ -135,7 +135,7 @@ export function emptyView(model, choose) {
 export function noticeView(problem, actions) {
     const retry = el('button', { type: 'button', class: 'plain main', onclick: actions.retry },
                      'Try again');
-    const notice = el('section', { class: `notice ${problem.kind ?? ''}`, role: 'alert' },
+    const notice = el('section', { class: `notice ${problem.kind ?? ''}`, 'aria-label': 'Notice' },
                       el('p', {}, problem.message));
     if (problem.kind !== 'key') {
         notice.append(retry);

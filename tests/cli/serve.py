@@ -1,0 +1,403 @@
+"""What clients of marco serve meet: keys, origins, limits, logs, signals, TLS. Run by test_serve.sh
+in a scratch folder with model.gguf. Usage: serve.py PROGRAM"""
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+
+program = sys.argv[1]
+checks = 0
+failed = 0
+
+
+def check(what, holds, seen=None):
+    global checks, failed
+    checks += 1
+    if not holds:
+        failed += 1
+        print(f"FAILED: {what}: {str(seen)[:500]}")
+
+
+class Server:
+    """A running server, its port found out from what it prints."""
+
+    def __init__(self, *options, env=None):
+        self.errors = open("serve.err", "w+b")
+        self.process = subprocess.Popen(
+            [program, "serve", "-m", "model.gguf", "--port", "0", *options],
+            stdout=subprocess.DEVNULL, stderr=self.errors, env=dict(os.environ, **(env or {})))
+        found = self.wait_for(r"listening on (https?)://(\S+):(\d+)")
+        self.port = int(found.group(3))
+
+    def printed(self):
+        with open("serve.err", "rb") as file:
+            return file.read().decode("utf-8")
+
+    def wait_for(self, pattern):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self.printed())
+            if found:
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.process.kill()
+        raise SystemExit(f"no '{pattern}' in: {self.printed()}")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        self.signal(signal.SIGTERM)
+        return self.end()
+
+    def end(self):
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "did not end"
+
+    def connection(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def ask(self, path, method="GET", body=None, **headers):
+        """status, headers, body; Host_ and the like: names with - as _."""
+        connection = self.connection()
+        headers = {name.replace("_", "-").strip("-"): value for name, value in headers.items()}
+        connection.request(method, path, body=body, headers=headers)
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        return response.status, response.headers, text
+
+    def status(self, path, method="GET", body=None, **headers):
+        return self.ask(path, method, body, **headers)[0]
+
+
+def message_of(text):
+    error = json.loads(text)["error"]
+    assert set(error) == {"message", "type", "param", "code"}, error
+    return error["message"]
+
+
+def plain():
+    server = Server()
+    host = f"127.0.0.1:{server.port}"
+    status, headers, text = server.ask("/health")
+    check("health", status == 200 and json.loads(text)["status"] == "ok", text)
+    check("no sniffing", headers["X-Content-Type-Options"] == "nosniff", headers)
+    status, _, text = server.ask("/version")
+    check("version", status == 200 and re.match(r"\d+\.\d+", json.loads(text)["version"]), text)
+    status, headers, text = server.ask("/")
+    policy = headers["Content-Security-Policy"] or ""
+    check("the page", status == 200 and headers["Content-Type"].startswith("text/html"), headers)
+    check("its policy", "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+          and headers["Referrer-Policy"] == "no-referrer", headers)
+
+    taken = subprocess.run([program, "serve", "--check", "-m", "model.gguf", "--port",
+                            str(server.port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    check("--check finds the port taken", taken.returncode == 1 and b"--port" in taken.stderr
+          and not taken.stdout, taken)
+
+    # Paths and methods.
+    for path in ["/nowhere", "/v1", "/v1/models/../../etc/passwd", "/..%2f..%2fetc%2fpasswd",
+                 "//", "/health/", "/%e2%82"]:
+        status, _, text = server.ask(path)
+        check(f"no {path}", status == 404 and "here" in message_of(text), (status, text))
+    status, headers, text = server.ask("/health", "POST", "{}")
+    check("405", status == 405 and headers["Allow"] == "GET, HEAD, OPTIONS", headers)
+    status, headers, text = server.ask("/", "DELETE")
+    check("405 of the page", status == 405 and "GET" in headers["Allow"], headers)
+    status, headers, text = server.ask("/tokenize", "OPTIONS")
+    check("OPTIONS", status == 204 and "POST" in headers["Allow"]
+          and "Access-Control-Allow-Origin" not in headers, (status, headers))
+    status, headers, text = server.ask("/health", "HEAD")
+    check("HEAD", status == 200 and text == b"" and int(headers["Content-Length"]) > 0, headers)
+    check("errors of Anthropic's form",
+          json.loads(server.ask("/v1/messages/x")[2])["error"]["type"] == "not_found_error")
+
+    # What pages of other sites, and of names that suddenly mean this machine, may do: nothing.
+    for name in ["localhost", "127.0.0.1", "[::1]", f"localhost:{server.port}", "LOCALHOST:1"]:
+        check(f"Host {name}", server.status("/v1/models", Host=name) == 200)
+    for name in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "",
+                 "evil.example:8080", "[::2]", "localhost@evil", "xlocalhost", "[::1"]:
+        for path in ["/", "/v1/models", "/health"]:
+            status, _, text = server.ask(path, Host=name)
+            check(f"Host '{name}' {path}", status == 403 and "localhost" in message_of(text), text)
+    for origin in ["https://evil.example", "null", "http://localhost.evil", "http://",
+                   f"http://127.0.0.1:{server.port}.evil", f"http://localhost:{server.port + 1}"]:
+        status, headers, text = server.ask("/v1/models", Origin=origin)
+        check(f"Origin {origin}", status == 403 and "--cors" in message_of(text)
+              and "Access-Control-Allow-Origin" not in headers, (status, text))
+        check(f"preflight of {origin}", server.status(
+            "/tokenize", "OPTIONS", Origin=origin, Access_Control_Request_Method="POST") == 403)
+    check("our own page", server.status("/v1/models", Origin="http://" + host) == 200)
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
+                 "application/jsonx", ""]:
+        status, _, text = server.ask("/tokenize", "POST", '{"prompt": "a"}', Content_Type=kind)
+        check(f"body of '{kind}'", status == 415, (status, text))
+    check("no type", server.status("/tokenize", "POST", "{}") == 415)
+
+    # Metrics count what was.
+    status, headers, text = server.ask("/metrics")
+    text = text.decode()
+    check("metrics", status == 200 and headers["Content-Type"].startswith("text/plain"), headers)
+    check("requests", 'marco_http_requests_total{path="/version",status="200"} 1\n' in text, text)
+    check("other paths", re.search(r'_total\{path="other",status="404"\} [5-9]', text), text)
+    check("models", 'marco_model_loaded{model="' in text, text)
+    names = [line.split(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    check("no series twice", len(names) == len(set(names)), names)
+    check("every line is a number", all(
+        re.fullmatch(r'[a-z_]+(\{([a-z]+="[^"]*",?)+\})? [-+.e0-9Inf]+', line)
+        for line in text.splitlines() if not line.startswith("#")), text)
+
+    # The log: a JSON object a line, the request's texts escaped.
+    connection = server.connection()
+    connection.putrequest("GET", "/%22%5C%E2%80%A8%C2%9B%FFnaughty?secret=1")
+    connection.endheaders()
+    connection.getresponse().read()
+    connection.close()
+    check("exit status", server.stop() == 0)
+    lines = [line for line in server.printed().splitlines() if line.startswith("{")]
+    rows = [json.loads(line) for line in lines]
+    requests = [row for row in rows if "path" in row]
+    check("loaded", any(row.get("event") == "loaded" for row in rows), rows)
+    check("numbered", len({row["id"] for row in requests}) == len(requests), requests[:3])
+    check("fields", all({"time", "peer", "method", "status", "ms", "bytes"} <= set(row)
+                        for row in requests), requests[:3])
+    check("escaped", requests[-1]["path"] == '/"\\\u2028\x9b\ufffdnaughty', requests[-1])
+    check("no raw control", not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", "\n".join(lines)))
+    check("no query", "secret" not in server.printed())
+
+
+def keys():
+    with open("keys", "w") as file:
+        file.write("# ours\nalpha-key Alice\nbeta-key\n")
+    os.chmod("keys", 0o600)
+    server = Server("--api-key-file", "keys", "--log", "access.log")
+    check("health needs none", server.status("/health") == 200)
+    check("nor does the page", server.status("/") == 200)
+    for path in ["/v1/models", "/metrics", "/version"]:
+        status, headers, text = server.ask(path)
+        check(f"{path} without a key", status == 401 and "Bearer" in headers["WWW-Authenticate"]
+              and "needed" in message_of(text), (status, text))
+    for wrong in ["Bearer x", "Bearer alpha-ke", "Bearer alpha-keyy", "Bearer ", "Basic alpha-key",
+                  "alpha-key", "Bearer Alice", "Bearer # ours", "Bearer " + "x" * 5000]:
+        check(f"'{wrong[:20]}'", server.status("/v1/models", Authorization=wrong) == 401)
+    check("a wrong x-api-key", server.status("/v1/models", x_api_key="x") == 401)
+    check("keys do not count in the query", server.status("/v1/models?key=alpha-key") == 401)
+    check("a key", server.status("/v1/models", Authorization="Bearer alpha-key") == 200)
+    check("bearer, in any case", server.status("/v1/models", Authorization="bearer beta-key") == 200)
+    check("x-api-key", server.status("/v1/models", x_api_key="beta-key") == 200)
+    check("a key before the type of the body",
+          server.status("/tokenize", "POST", "{}", Content_Type="text/plain") == 401)
+
+    # New keys, while a connection of the old ones stays open.
+    connection = server.connection()
+    connection.request("GET", "/v1/models", headers={"x-api-key": "alpha-key"})
+    check("before", connection.getresponse().read() != b"")
+    os.rename("access.log", "access.log.1")
+    with open("keys", "w") as file:
+        file.write("gamma-key Carol\n")
+    server.signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while server.status("/v1/models", x_api_key="gamma-key") != 200:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    check("a new key", server.status("/v1/models", x_api_key="gamma-key") == 200)
+    connection.request("GET", "/v1/models", headers={"x-api-key": "alpha-key"})
+    response = connection.getresponse()
+    check("an old key", response.status == 401, response.status)
+    response.read()
+    connection.close()
+    while not os.path.exists("access.log") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    server.status("/v1/models", x_api_key="gamma-key")
+
+    # A file that cannot be used changes nothing.
+    with open("keys", "w") as file:
+        file.write("# none\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for("old keys and certificates stay")
+    check("the last sound keys", server.status("/v1/models", x_api_key="gamma-key") == 200)
+    check("exit status", server.stop() == 0)
+    with open("access.log.1") as file:
+        old = file.read()
+    with open("access.log") as file:
+        new = file.read()
+    check("the log says whose", '"key":"Alice"' in old and '"key":"Carol"' in new, new)
+    check("the log was opened again", '"key":"Carol"' not in old.split("\n")[0] and new, new)
+    check("no key in the log", not re.search("(alpha|beta|gamma)-key", old + new + server.printed()))
+
+
+def cors():
+    server = Server("--cors", "https://app.example")
+    status, headers, _ = server.ask("/v1/models", Origin="https://app.example")
+    check("a page that may", status == 200
+          and headers["Access-Control-Allow-Origin"] == "https://app.example"
+          and headers["Vary"] == "Origin" and "Access-Control-Allow-Credentials" not in headers,
+          (status, headers))
+    status, headers, _ = server.ask("/tokenize", "OPTIONS", Origin="https://app.example",
+                                    Access_Control_Request_Method="POST",
+                                    Access_Control_Request_Headers="content-type")
+    check("its preflight", status == 204 and "POST" in headers["Access-Control-Allow-Methods"]
+          and "Content-Type" in headers["Access-Control-Allow-Headers"], (status, headers))
+    check("an error it may see", server.ask("/nowhere", Origin="https://app.example")[1][
+        "Access-Control-Allow-Origin"] == "https://app.example")
+    check("a page that may not", server.status("/v1/models", Origin="https://b.example") == 403)
+    check("its host in front", server.status("/v1/models", Host="app.example") == 200)
+    check("exit status", server.stop() == 0)
+    server = Server("--cors", "*", "--host", "0.0.0.0", "--open")
+    status, headers, _ = server.ask("/v1/models", Origin="https://any.example", Host="any.host")
+    check("any page", status == 200 and headers["Access-Control-Allow-Origin"] == "*", headers)
+    check("exit status", server.stop() == 0)
+
+
+def limits():
+    server = Server("--max-body", "1K", "--connections", "40", "--connections-per-address", "20")
+    status, _, text = server.ask("/tokenize", "POST", " " * 1025, Content_Type="application/json")
+    check("413", status == 413 and "1024" in message_of(text), (status, text))
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(25)]
+
+    def ended(connection):
+        connection.setblocking(False)
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    deadline, refused = time.monotonic() + 10, 0
+    while refused < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        refused = sum(ended(connection) for connection in idle)
+    check("too many connections", 5 <= refused < 10, refused)
+    for connection in idle:
+        connection.close()
+    deadline, status = time.monotonic() + 10, 0
+    while status != 200 and time.monotonic() < deadline:
+        try:
+            status = server.status("/health")
+        except (ConnectionError, http.client.HTTPException):
+            time.sleep(0.02)
+    check("others, when they have gone", status == 200, status)
+    check("exit status", server.stop() == 0)
+
+
+def ending():
+    # A request that is still being sent when the end is announced, and completed in time.
+    server = Server("--grace", "20")
+    half = socket.create_connection(("127.0.0.1", server.port))
+    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                 b"Content-Length: 10\r\n\r\n12345")
+    time.sleep(0.2)
+    server.signal(signal.SIGTERM)
+    server.wait_for("shutting down")
+    status, headers, text = server.ask("/health")
+    check("health says so", status == 503 and headers["Retry-After"]
+          and headers["Connection"] == "close", (status, headers))
+    check("and waits", server.process.poll() is None)
+    half.sendall(b"67890")
+    check("an answer", half.recv(4096).startswith(b"HTTP/1.1 503"))
+    half.close()
+    check("exit status", server.end() == 0)
+    check("nothing was cancelled", "cancelled" not in server.printed(), server.printed())
+
+    # One that is not.
+    server = Server("--grace", "0")
+    half = socket.create_connection(("127.0.0.1", server.port))
+    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
+    time.sleep(0.2)
+    check("exit status", server.stop() == 0)
+    check("it was cancelled", "1 request had to be cancelled" in server.printed(), server.printed())
+    check("it is in the log", '"path":"/tokenize","status":0' in server.printed(), server.printed())
+    half.close()
+
+    # Impatience.
+    server = Server("--grace", "100")
+    half = socket.create_connection(("127.0.0.1", server.port))
+    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
+    time.sleep(0.2)
+    server.signal(signal.SIGINT)
+    server.wait_for("shutting down")
+    time.sleep(0.2)
+    server.signal(signal.SIGINT)
+    check("a second Ctrl-C", server.end() == -signal.SIGINT, server.printed())
+    half.close()
+
+
+def manager():
+    """What systemd is told."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind("notify")
+    listener.settimeout(30)
+    server = Server(env={"NOTIFY_SOCKET": os.path.abspath("notify")})
+    told = [listener.recv(1000).decode()]
+    server.signal(signal.SIGHUP)
+    told += [listener.recv(1000).decode(), listener.recv(1000).decode()]
+    check("exit status", server.stop() == 0)
+    told.append(listener.recv(1000).decode())
+    listener.close()
+    check("notifications", [text.split("\n")[0] for text in told]
+          == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"], told)
+    check("when it reloads", "MONOTONIC_USEC=" in told[1], told)
+
+
+def tls():
+    if not shutil.which("openssl"):
+        print("skipped: TLS (no openssl to make a certificate)")
+        return
+    def make(name):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                        f"/CN={name}", "-addext", "subjectAltName=DNS:localhost",
+                        "-keyout", f"{name}.key", "-out", f"{name}.pem"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    make("one")
+    make("two")
+    shutil.copy("one.pem", "cert.pem")
+    shutil.copy("one.key", "key.pem")
+    server = Server("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+
+    def ask(name):
+        context = ssl.create_default_context(cafile=f"{name}.pem")
+        connection = http.client.HTTPSConnection("localhost", server.port, context=context,
+                                                 timeout=30)
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    check("TLS", ask("one") == 200)
+    check("https in the address", "https://127.0.0.1" in server.printed())
+    shutil.copy("two.pem", "cert.pem")  # not yet with its key
+    server.signal(signal.SIGHUP)
+    server.wait_for("stay in use: TLS")
+    check("the old certificate", ask("one") == 200)
+    shutil.copy("two.key", "key.pem")
+    server.signal(signal.SIGHUP)
+    deadline, status = time.monotonic() + 20, 0
+    while status != 200 and time.monotonic() < deadline:
+        try:
+            status = ask("two")
+        except ssl.SSLError:
+            time.sleep(0.05)
+    check("the new certificate", status == 200, status)
+    check("exit status", server.stop() == 0)
+
+
+for part in plain, keys, cors, limits, ending, manager, tls:
+    part()
+print(f"serve.py: {checks} checks, {failed} failed")
+sys.exit(failed > 0)
