@@ -50,7 +50,7 @@ class Soak:
         self.log = open(os.path.join(self.folder, "log"), "wb+")
         self.server = subprocess.Popen(
             [self.arguments.marco, "serve", "-m", self.arguments.model, "--port", str(self.port),
-             "--api-key-file", keys, *self.arguments.option],
+             "--api-key-file", keys, "--cache", "32M", *self.arguments.option],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def said(self):
@@ -362,8 +362,9 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
                                      epilog="What follows -- is for marco serve's command line.")
     parser.add_argument("marco", help="the program")
-    parser.add_argument("--model", help="unless given, one layer of Marco-Nano's shape with random "
-                                        "weights (0.5 GB, made for this)")
+    parser.add_argument("--model", help="unless given, one is made, of random weights")
+    parser.add_argument("--shape", default="marco-nano",
+                        help="its shape (marco-nano, which is 0.5 GB with its one layer)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=10, help="how long (10)")
     length.add_argument("--seconds", type=float, help="the same in seconds")
@@ -391,8 +392,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="marco-soak.") as folder:
         if not arguments.model:
             arguments.model = os.path.join(folder, "model.gguf")
-            subprocess.run([arguments.marco, "synth", "marco-nano", arguments.model, "--layers",
-                            "1", "--quiet"], check=True)
+            subprocess.run([arguments.marco, "synth", arguments.shape, arguments.model,
+                            "--layers", "1", "--quiet"], check=True)
         arguments.name = "default"
         arguments.model = f"default={arguments.model}"
         soak = Soak(arguments, folder)
