@@ -172,7 +172,7 @@ HF_TOKEN_PATH='~/token' works "$marco" pull org/tiny --include '*.json'
 
 # ---- faults that pass -------------------------------------------------------------------------
 
-for fault in '{"cut_once": 300000}' '{"cut": 3000000}' '{"no_ranges": true}' '{"busy": 2}' \
+for fault in '{"cut_once": 1500000}' '{"cut": 3000000}' '{"no_ranges": true}' '{"busy": 2}' \
     '{"broken": 2}'; do
     fresh
     faults "$fault"
