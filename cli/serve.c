@@ -168,22 +168,33 @@ static int read_size(const command *self, const char *option, const char *value,
     return EXIT_SUCCESS;
 }
 
-/* "NAME=MODEL"; a path with a '=' in it is one where such a file is there. */
+/* "NAME=MODEL"; a path with a '=' in it is one where such a file is there. A model that was pulled
+ * is known by what it was called. */
 static int read_models(const command *self, const option_list *list, marco_serve_model *models,
-                       char **names)
+                       char **names, char **paths)
 {
     for (size_t i = 0; i < list->n; i++) {
         const char *item = list->items[i], *equals = strchr(item, '=');
-        models[i] = (marco_serve_model){.path = item};
-        if (!equals || access(item, F_OK) == 0)
-            continue;
-        if (equals == item || equals[1] == '\0')
+        const char *model = item;
+        bool named = equals && access(item, F_OK) != 0;
+        if (named && (equals == item || equals[1] == '\0'))
             return command_misused(self, "--model '%s': must be MODEL or NAME=MODEL", item);
-        names[i] = strndup(item, (size_t)(equals - item));
-        if (!names[i])
-            return command_fail(self, "out of memory");
-        models[i].name = names[i];
-        models[i].path = equals + 1;
+        if (named) {
+            names[i] = strndup(item, (size_t)(equals - item));
+            if (!names[i])
+                return command_fail(self, "out of memory");
+            model = equals + 1;
+        }
+        int exit_status = load_find(self, model, &paths[i]);
+        if (exit_status != EXIT_SUCCESS)
+            return exit_status;
+        bool pulled = strcmp(paths[i], model) != 0;
+        models[i] = (marco_serve_model){
+            .name = named    ? names[i]
+                    : pulled ? model
+                             : NULL,
+            .path = paths[i],
+        };
     }
     return EXIT_SUCCESS;
 }
@@ -381,8 +392,9 @@ static int run(const command *self, int argc, char **argv)
     marco_serve_params params = marco_serve_params_default();
     marco_serve_model *models = calloc(o.models.n, sizeof *models);
     char **names = calloc(o.models.n, sizeof *names);
-    exit_status = models && names ? read_models(self, &o.models, models, names)
-                                  : command_fail(self, "out of memory");
+    char **paths = calloc(o.models.n, sizeof *paths);
+    exit_status = models && names && paths ? read_models(self, &o.models, models, names, paths)
+                                           : command_fail(self, "out of memory");
     if (exit_status == EXIT_SUCCESS)
         exit_status = read_params(self, &o, &params);
     if (exit_status == EXIT_SUCCESS) {
@@ -394,7 +406,10 @@ static int run(const command *self, int argc, char **argv)
     }
     for (size_t i = 0; names && i < o.models.n; i++)
         free(names[i]);
+    for (size_t i = 0; paths && i < o.models.n; i++)
+        marco_free(paths[i]);
     free(names);
+    free(paths);
     free(models);
     free(o.models.items);
     return exit_status;
