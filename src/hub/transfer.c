@@ -353,11 +353,13 @@ static marco_status keep_and_report(run *r, double now)
 {
     marco_status status = MARCO_OK;
     uint64_t done = r->t->elsewhere + r->placed, hashed = done;
+    bool idle = true;
     for (size_t i = r->first; i < r->t->n; i++) {
         if (!r->opened[i] || r->done[i])
             continue;
         done += r->t->blobs[i].present;
         hashed += r->t->blobs[i].hashed;
+        idle = false;
     }
     for (int i = 0; i < r->t->connections; i++)
         if (r->jobs[i].blob) /* of blocks that are there in part */
@@ -372,8 +374,15 @@ static marco_status keep_and_report(run *r, double now)
     if (!status && progress->fn && now - r->reported >= report_seconds) {
         r->reported = now;
         bool all = done == r->t->total && hashed < done;
-        if (progress->fn(progress->user, all ? "checking" : "downloading", all ? hashed : done,
-                         r->t->total) != 0)
+        idle = idle && r->first < r->t->n;
+        const char *what = idle  ? "waiting for another program's download"
+                           : all ? "checking"
+                                 : "downloading";
+        if (progress->fn(progress->user, what,
+                         idle  ? 0
+                         : all ? hashed
+                               : done,
+                         idle ? 0 : r->t->total) != 0)
             status = base_fail(r->error, MARCO_ERROR_CANCELLED, "cancelled");
     }
     return status;

@@ -66,6 +66,7 @@ works "$marco" synth tiny-qwen3moe hub/org/tiny-hf -q
 cp hub/org/tiny-hf/* hub/org/tiny/
 : >hub/org/tiny/empty.txt
 printf 'Größe' >'hub/org/tiny/sub/a b+%.txt'
+printf 'Größe' >hub/org/tiny/sub/twin.txt
 python3 -c '
 import random
 random.seed(1)
