@@ -141,10 +141,8 @@ static void finish(http_link *link, bool well)
     http_request *request = link->request;
     link->request = NULL;
     link->since = http_now();
-    if (request) {
-        http_watch_remove(server, link->fd);
+    if (request)
         request->left |= !well;
-    }
     pthread_mutex_unlock(&server->lock);
     if (!request)
         return;
@@ -199,10 +197,12 @@ static void on_connection_begin(http_server *server, struct MHD_Connection *conn
     link->since = http_now();
     name_peer(connection, link->peer, sizeof link->peer);
     pthread_mutex_lock(&server->lock);
+    link->id = ++server->last_link;
     link->next = server->links;
     if (link->next)
         link->next->prev = link;
     server->links = link;
+    http_watch_add(server, link);
     if (atomic_load(&server->quiesced))
         shutdown(link->fd, SHUT_RDWR);
     pthread_mutex_unlock(&server->lock);
@@ -221,6 +221,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
         return;
     finish(link, false); /* of a request that on_completed was not told of */
     pthread_mutex_lock(&server->lock);
+    http_watch_remove(server, link);
     if (link->linger)
         http_watch_linger(server, link->fd);
     if (link->prev)
@@ -349,7 +350,7 @@ static void refuse(http_request *request)
 }
 
 /* All of it is here: a worker's turn. */
-static void hand_over(http_request *request)
+static void hand_over(http_request *request, const http_link *link)
 {
     http_server *server = request->server;
     request->whole = true;
@@ -359,10 +360,9 @@ static void hand_over(http_request *request)
     request->suspended = true;
     MHD_suspend_connection(request->connection);
     pthread_mutex_unlock(&request->lock);
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     pthread_mutex_lock(&server->lock);
-    http_watch_add(server, request, info->connect_fd);
+    bool left = link->hung > 0;
+    request->left |= left;
     if (server->queue_end)
         server->queue_end->queued = request;
     else
@@ -370,6 +370,8 @@ static void hand_over(http_request *request)
     server->queue_end = request;
     pthread_cond_signal(&server->queued);
     pthread_mutex_unlock(&server->lock);
+    if (left)
+        http_watch_wake(server);
 }
 
 /* Queues the answer if there is one. */
@@ -414,7 +416,7 @@ static enum MHD_Result on_access(void *user, struct MHD_Connection *connection, 
         refuse(request);
         return give_answer(request, connection);
     }
-    hand_over(request);
+    hand_over(request, link_of(connection));
     return MHD_YES;
 }
 

@@ -31,7 +31,9 @@ struct http_pair {
 struct http_link {
     http_server *server;
     http_link *prev, *next;
+    uint64_t id;
     int fd;
+    double hung;           /* when its client was seen to send no more; 0: not yet */
     double since;          /* when it began, or its last request ended */
     http_request *request; /* being received or answered; the server's lock */
     bool linger;           /* what the client still sends is to be read before it is closed */
@@ -42,43 +44,42 @@ struct http_request {
     http_server *server;
     http_request *prev, *next; /* of the server's list */
     http_request *queued;      /* the next for the workers */
-    atomic_int refs;           /* libmicrohttpd's, the handler's, the watcher's for a moment */
     uint64_t id;
     double began;
     char method[16], peer[64];
     char *path;
-    bool path_bad;
     http_pair *headers;
     void *user;
+    atomic_int refs; /* libmicrohttpd's, the handler's, the watcher's for a moment */
 
-    /* Arriving: of libmicrohttpd's thread alone. */
-    bool listed, whole;
+    /* Arriving: of libmicrohttpd's thread alone, but `receiving`. */
+    int refusal; /* the status it will be refused with; 0: none */
+    bool path_bad, listed, whole;
+    atomic_bool receiving;
+    /* The client has left. `gone` is called by the watcher alone, under gone_lock and only while
+     * `ended` is false; the other fields are under the server's lock. */
+    bool left, gone_called;
+    bool ended; /* the handler is done; under gone_lock */
+    /* The answer, like the last fields. */
+    bool suspended, out_whole;
+    bool broken; /* for want of memory: to be cut short */
+
     uint64_t arrived; /* bytes of the body, discarded ones too */
     char *body;
     size_t body_size, body_capacity;
-    int refusal; /* the status it will be refused with; 0: none */
-    atomic_bool receiving;
 
-    /* The client has left. `gone` is called by the watcher alone, under gone_lock and only while
-     * `ended` is false; the other fields are under the server's lock. */
     void (*gone)(void *user);
     void *gone_user;
-    bool left, gone_called;
     pthread_mutex_t gone_lock; /* recursive: gone may answer */
-    bool ended;                /* the handler is done; under gone_lock */
 
-    /* The answer. */
-    pthread_mutex_t lock;
+    pthread_mutex_t lock;              /* of the answer */
     struct MHD_Connection *connection; /* NULL: no more */
-    bool suspended;
     http_pair *answer_headers;
     struct MHD_Response *response;
-    bool broken; /* for want of memory: to be cut short */
-    char *out;   /* [out_size], of which out_at are sent */
+    char *out; /* [out_size], of which out_at are sent */
     size_t out_size, out_capacity, out_at;
-    bool out_whole;
-    atomic_int status;
     atomic_uint_fast64_t sent;
+    atomic_int status;
 };
 
 struct http_server {
@@ -93,7 +94,7 @@ struct http_server {
     http_link *links;
     http_request *requests; /* whose heads have arrived */
     size_t n_requests;
-    uint64_t last_id;
+    uint64_t last_id, last_link;
     pthread_cond_t emptied; /* n_requests fell to 0 */
 
     http_request *queue, *queue_end;
@@ -128,10 +129,9 @@ void http_resume(http_request *request);
 marco_status http_watch_start(http_server *server, marco_error *error);
 void http_watch_stop(http_server *server);
 void http_watch_wake(http_server *server);
-/* From now on, until _remove, it is noticed when the client goes. The server's lock is the
- * caller's. */
-void http_watch_add(http_server *server, const http_request *request, int fd);
-void http_watch_remove(http_server *server, int fd);
+/* From now on, until _remove, it is noticed when the client goes. */
+void http_watch_add(http_server *server, const http_link *link);
+void http_watch_remove(http_server *server, const http_link *link);
 /* Reads what still comes from a client that has been refused, for a moment: closing at once would
  * throw the answer away with it. The server's lock is the caller's. */
 void http_watch_linger(http_server *server, int fd);

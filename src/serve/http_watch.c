@@ -12,7 +12,8 @@ enum {
     TICK = 200,         /* milliseconds between looks at the clock */
     LINGER_TICK = 20,   /* ... while clients are listened to that have been refused */
     LINGER_SECONDS = 2, /* for which that is done */
-    WAKE = 0,           /* the number, among those of requests, of what wakes the watcher */
+    HUNG_SECONDS = 1,   /* for what was sent before the end to be read */
+    WAKE = 0,           /* the number, among those of connections, of what wakes the watcher */
 };
 
 void http_watch_wake(http_server *server)
@@ -22,15 +23,15 @@ void http_watch_wake(http_server *server)
     (void)n; /* it cannot fail but by being awake */
 }
 
-void http_watch_add(http_server *server, const http_request *request, int fd)
+void http_watch_add(http_server *server, const http_link *link)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.u64 = request->id};
-    epoll_ctl(server->epoll, EPOLL_CTL_ADD, fd, &event);
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.u64 = link->id};
+    epoll_ctl(server->epoll, EPOLL_CTL_ADD, link->fd, &event);
 }
 
-void http_watch_remove(http_server *server, int fd)
+void http_watch_remove(http_server *server, const http_link *link)
 {
-    epoll_ctl(server->epoll, EPOLL_CTL_DEL, fd, NULL);
+    epoll_ctl(server->epoll, EPOLL_CTL_DEL, link->fd, NULL);
 }
 
 void http_watch_linger(http_server *server, int fd)
@@ -43,11 +44,14 @@ void http_watch_linger(http_server *server, int fd)
     http_watch_wake(server);
 }
 
-static void mark_left(http_server *server, uint64_t id)
+static void mark_hung(http_server *server, uint64_t id)
 {
-    for (http_request *request = server->requests; request; request = request->next) {
-        if (request->id == id)
-            request->left = true;
+    for (http_link *link = server->links; link; link = link->next) {
+        if (link->id != id)
+            continue;
+        link->hung = http_now();
+        if (link->request && !atomic_load(&link->request->receiving))
+            link->request->left = true;
     }
 }
 
@@ -83,8 +87,9 @@ static void tell(http_server *server)
     }
 }
 
-/* Ends connections that have been silent, or busy with one request, for too long. Whatever they
- * send counts for nothing: one byte a second would keep them for ever. */
+/* Ends connections whose clients will not complete a request any more, which libmicrohttpd, woken
+ * by edges alone, can miss; and those that have been silent, or busy with one request, for too
+ * long. Whatever they send counts for nothing: one byte a second would keep them for ever. */
 static void end_late(http_server *server)
 {
     static const char answer[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
@@ -92,11 +97,13 @@ static void end_late(http_server *server)
     double now = http_now();
     for (http_link *link = server->links; link; link = link->next) {
         http_request *request = link->request;
-        if (!request) {
+        bool waits = request && !atomic_load(&request->receiving);
+        if (link->hung > 0 && now - link->hung > HUNG_SECONDS && !waits) {
+            shutdown(link->fd, SHUT_RDWR);
+        } else if (!request) {
             if (now - link->since > server->params.idle_seconds)
                 shutdown(link->fd, SHUT_RDWR);
-        } else if (atomic_load(&request->receiving) &&
-                   now - request->began > server->params.body_seconds) {
+        } else if (!waits && now - request->began > server->params.body_seconds) {
             /* libmicrohttpd takes no answer in the middle of a body, and sends nothing then. */
             if (!server->params.cert)
                 send(link->fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -142,7 +149,7 @@ static void *watch(void *user)
         for (int i = 0; i < n; i++) {
             uint64_t count;
             if (events[i].data.u64 != WAKE)
-                mark_left(server, events[i].data.u64);
+                mark_hung(server, events[i].data.u64);
             else if (read(server->wake, &count, sizeof count) < 0)
                 continue; /* nothing to count */
         }

@@ -605,6 +605,21 @@ static void leavers_are_noticed(void **state)
     close_server(f);
 }
 
+/* What is sent and the end of it may come together: it is not waited for what cannot come. */
+static void leavers_in_the_middle(void **state)
+{
+    (void)state;
+    fixture *f = open_server(NULL);
+    for (int i = 0; i < 300; i++) {
+        int fd = dial(f);
+        say(fd, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
+        close(fd);
+    }
+    wait_count(&f->done, 300);
+    assert_int_equal(atomic_load(&f->handed), 0);
+    close_server(f);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -848,6 +863,7 @@ int main(void)
         cmocka_unit_test(readers_that_take_nothing),
         cmocka_unit_test(pieces_come_at_once),
         cmocka_unit_test(leavers_are_noticed),
+        cmocka_unit_test(leavers_in_the_middle),
         cmocka_unit_test(closing),
         cmocka_unit_test(connections_are_bounded),
         cmocka_unit_test(many_at_once),
