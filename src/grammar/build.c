@@ -365,8 +365,9 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
         return NULL;
     if (b->nodes[b->rules[rule]].height == INT32_MAX) {
         gr_fail(b, MARCO_ERROR_ARGUMENT, "no JSON text can match the schema%s%s",
-                b->reason[0] ? ": " : ": it asks for values within values without end, or nested "
-                                      "deeper than is supported",
+                b->reason[0] ? ": "
+                             : ": it asks for values within values without end, or nested "
+                               "deeper than is supported",
                 b->reason);
         return NULL;
     }

@@ -61,7 +61,8 @@ gr_chars gr_chars_not(gr_build *b, gr_chars *set)
 static bool in_wide(char letter, uint32_t cp)
 {
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    bool number = c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+    bool number =
+        c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
     bool letters = c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
     bool marks = c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
     bool space = c >= UTF8PROC_CATEGORY_ZS && c <= UTF8PROC_CATEGORY_ZP;
@@ -97,10 +98,9 @@ void gr_chars_class(gr_build *b, gr_chars *set, char letter, bool wide)
     /* ECMA-262: CharacterClassEscape, WhiteSpace, LineTerminator. */
     static const gr_range digits[] = {{'0', '9'}};
     static const gr_range words[] = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
-    static const gr_range spaces[] = {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},
-                                      {0x1680, 0x1680}, {0x2000, 0x200A}, {0x2028, 0x2029},
-                                      {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000},
-                                      {0xFEFF, 0xFEFF}};
+    static const gr_range spaces[] = {
+        {'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
+        {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
     const gr_range *ranges = letter == 'd' ? digits : letter == 'w' ? words : spaces;
     size_t n = letter == 'd' ? 1 : letter == 'w' ? 4 : sizeof spaces / sizeof spaces[0];
     /* U+FEFF is a space in ECMAScript and in no other language. */

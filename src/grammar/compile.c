@@ -111,7 +111,8 @@ static int32_t tools_rule(gr_build *b, json_t *tools, const char *wanted, bool s
     size_t i;
     int32_t rule = gr_rule_new(b), accept = gr_nfa_state(&nfa), start = gr_nfa_state(&nfa);
     int32_t first = gr_nfa_bytes(&nfa, start, open, sizeof open - 1), last = gr_nfa_state(&nfa);
-    json_array_foreach (tools, i, tool) {
+    json_array_foreach(tools, i, tool)
+    {
         json_t *function = json_object_get(tool, "function");
         const json_t *name = gr_bad(b) ? NULL : tool_name(b, function, i);
         if (!name || (wanted && strcmp(json_string_value(name), wanted) != 0))

@@ -7,7 +7,7 @@
 
 typedef struct sets {
     gr_build *b;
-    int32_t *items; /* of all sets, end to end, each in order */
+    int32_t *items;  /* of all sets, end to end, each in order */
     uint32_t *begin; /* [n + 1] */
     int32_t *table;  /* [size], a power of two: set numbers, GR_NONE */
     size_t n, n_items, size, items_capacity, begin_capacity;

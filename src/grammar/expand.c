@@ -73,11 +73,12 @@ static void check_disjoint(gr_schemas *s, const json_t *schema, const json_t *br
             if (gr_bad(s->b) || gr_disjoint(s, &x, &y, 0))
                 continue;
             gr_place(s, schema, place);
-            gr_fail(s->b, MARCO_ERROR_UNSUPPORTED,
-                    "%s: 'oneOf' is supported where no value can match two branches; branches %zu "
-                    "and %zu may both match: use 'anyOf', or a property with a different 'const' in "
-                    "each",
-                    place, i, k);
+            gr_fail(
+                s->b, MARCO_ERROR_UNSUPPORTED,
+                "%s: 'oneOf' is supported where no value can match two branches; branches %zu "
+                "and %zu may both match: use 'anyOf', or a property with a different 'const' in "
+                "each",
+                place, i, k);
         }
 }
 

@@ -25,11 +25,10 @@ static const struct {
     {"date", DATE},
     {"time", TIME},
     {"date-time", DATE "T" TIME},
-    {"duration",
-     "P(" DURATION "W|(" DURATION "Y(" DURATION "M(" DURATION "D)?)?|" DURATION "M(" DURATION
-     "D)?|" DURATION "D)(T(" DURATION "H(" DURATION "M(" DURATION "S)?)?|" DURATION
-     "M(" DURATION "S)?|" DURATION "S))?|T(" DURATION "H(" DURATION "M(" DURATION
-     "S)?)?|" DURATION "M(" DURATION "S)?|" DURATION "S))"},
+    {"duration", "P(" DURATION "W|(" DURATION "Y(" DURATION "M(" DURATION "D)?)?|" DURATION
+                 "M(" DURATION "D)?|" DURATION "D)(T(" DURATION "H(" DURATION "M(" DURATION
+                 "S)?)?|" DURATION "M(" DURATION "S)?|" DURATION "S))?|T(" DURATION "H(" DURATION
+                 "M(" DURATION "S)?)?|" DURATION "M(" DURATION "S)?|" DURATION "S))"},
     {"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
     {"email", ATOM "(\\." ATOM "){0,3}@(" LABEL "\\.){1,3}" TOP},
     {"idn-email", ATOM "(\\." ATOM "){0,3}@(" LABEL "\\.){1,3}" TOP},
@@ -40,8 +39,9 @@ static const struct {
              "(:" H16 "){0,4}|" H16 ":" H16 "::" H16 "(:" H16 "){0,3}"},
     {"uri", "[a-z][a-z0-9+-]{1,12}://" HOST "(:\\d{1,4})?(/" URI_CHAR "{0,200}(\\?" URI_CHAR
             "{0,100})?(#" URI_CHAR "{0,60})?)?"},
-    {"uri-reference", "/" "([A-Za-z0-9._~-]" URI_CHAR "{0,200})?(\\?" URI_CHAR
-                      "{0,100})?(#" URI_CHAR "{0,60})?"},
+    {"uri-reference",
+     "/"
+     "([A-Za-z0-9._~-]" URI_CHAR "{0,200})?(\\?" URI_CHAR "{0,100})?(#" URI_CHAR "{0,60})?"},
     {"json-pointer", "(/([^~/]|~[01]){0,60}){0,16}"},
 };
 

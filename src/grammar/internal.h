@@ -22,8 +22,8 @@
 enum {
     GR_NONE = -1,
     GR_ENDLESS = UINT16_MAX, /* a node's run */
-    GR_END = 0,            /* the node where the whole text is over: no edges */
-    GR_MAX_DEPTH = 128,    /* return nodes on a stack */
+    GR_END = 0,              /* the node where the whole text is over: no edges */
+    GR_MAX_DEPTH = 128,      /* return nodes on a stack */
     GR_MAX_SCHEMA = 1 << 20,
     GR_MAX_STRING = 8192,  /* characters of a string whose length is bounded */
     GR_MAX_ITEMS = 4096,   /* of an array whose length is bounded */
@@ -69,8 +69,8 @@ struct marco_grammar {
     gr_node *nodes; /* [n_nodes] */
     gr_edge *edges;
     gr_call *calls;
-    /* The edges again: table[node * n_classes + classes[byte]] is the node that the byte leads to, 0
-     * where it leads nowhere. NULL where it would be too large. */
+    /* The edges again: table[node * n_classes + classes[byte]] is the node that the byte leads to,
+     * 0 where it leads nowhere. NULL where it would be too large. */
     uint8_t classes[256];
     int32_t *table;
     int32_t n_classes;
@@ -108,7 +108,7 @@ typedef struct gr_build {
     int32_t closed;      /* after a string's closing quote */
     int32_t *tails[3];   /* [n_tails] by node: what reads 1 to 3 bytes before it; 0: none yet */
     size_t n_tails[3];
-    char reason[256];    /* the first reason found why something cannot be matched, or "" */
+    char reason[256]; /* the first reason found why something cannot be matched, or "" */
 } gr_build;
 
 /* Rules that every grammar has. */

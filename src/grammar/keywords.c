@@ -109,8 +109,8 @@ static unsigned type_named(const char *name)
     static const struct {
         const char *name;
         unsigned types;
-    } types[] = {{"null", GR_NULL},     {"boolean", GR_BOOLEAN}, {"integer", GR_WHOLE},
-                 {"number", NUMBERS},   {"string", GR_STRING},   {"object", GR_OBJECT},
+    } types[] = {{"null", GR_NULL},   {"boolean", GR_BOOLEAN}, {"integer", GR_WHOLE},
+                 {"number", NUMBERS}, {"string", GR_STRING},   {"object", GR_OBJECT},
                  {"array", GR_ARRAY}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(types[i].name, name) == 0)
@@ -133,7 +133,8 @@ unsigned gr_types_implied(const json_t *schema)
     unsigned types = 0;
     const char *key;
     json_t *members = (json_t *)schema, *value;
-    json_object_foreach (members, key, value) {
+    json_object_foreach(members, key, value)
+    {
         const keyword *k = find(key);
         types |= k ? k->types : 0;
     }
@@ -168,14 +169,10 @@ static bool all_of(const json_t *v, bool (*good)(const json_t *))
     const char *key;
     size_t i;
     if (json_is_object(v)) {
-        json_object_foreach (members, key, item)
-            if (!good(item))
-                return false;
+        json_object_foreach(members, key, item) if (!good(item)) return false;
         return true;
     }
-    json_array_foreach (members, i, item)
-        if (!good(item))
-            return false;
+    json_array_foreach(members, i, item) if (!good(item)) return false;
     return json_is_array(v);
 }
 
@@ -209,9 +206,8 @@ static const char *wrong_value(value_kind kind, const json_t *v)
     case SCHEMA:
         return is_schema(v) ? NULL : "a schema (an object or a boolean)";
     case SCHEMAS:
-        return json_array_size(v) > 0 && all_of(v, is_schema)
-                   ? NULL
-                   : "an array of schemas, not empty";
+        return json_array_size(v) > 0 && all_of(v, is_schema) ? NULL
+                                                              : "an array of schemas, not empty";
     case MAP:
         return json_is_object(v) && all_of(v, is_schema) ? NULL : "an object of schemas";
     default:
@@ -242,8 +238,8 @@ static void check_keyword(gr_schemas *s, const json_t *schema, const char *key, 
     else if (wrong)
         gr_fail(s->b, MARCO_ERROR_ARGUMENT, "%s: '%s' must be %s", place, key, wrong);
     else
-        gr_fail(s->b, MARCO_ERROR_UNSUPPORTED, "%s: the keyword '%s' is not supported%s", place, key,
-                inner_id ? " but at the top" : "");
+        gr_fail(s->b, MARCO_ERROR_UNSUPPORTED, "%s: the keyword '%s' is not supported%s", place,
+                key, inner_id ? " but at the top" : "");
 }
 
 void gr_check_keywords(gr_schemas *s, const json_t *schema)
@@ -252,10 +248,34 @@ void gr_check_keywords(gr_schemas *s, const json_t *schema)
     json_t *members = (json_t *)schema, *value;
     if (!gr_work(s->b, json_object_size(schema) + 1))
         return;
-    json_object_foreach (members, key, value) {
+    json_object_foreach(members, key, value)
+    {
         if (gr_bad(s->b))
             return;
         check_keyword(s, schema, key, value);
+    }
+}
+
+void gr_check_document(gr_schemas *s, const json_t *schema)
+{
+    const char *key;
+    json_t *members = (json_t *)schema, *value, *item;
+    if (gr_bad(s->b) || !json_is_object(schema))
+        return;
+    gr_check_keywords(s, schema);
+    json_object_foreach(members, key, value)
+    {
+        const keyword *k = gr_bad(s->b) ? NULL : find(key);
+        const char *inner;
+        size_t i;
+        if (!k)
+            return;
+        if (k->value == SCHEMA)
+            gr_check_document(s, value);
+        if (k->value == SCHEMAS)
+            json_array_foreach(value, i, item) gr_check_document(s, item);
+        if (k->value == MAP)
+            json_object_foreach(value, inner, item) gr_check_document(s, item);
     }
 }
 
@@ -296,18 +316,18 @@ static bool find_place(const json_t *at, const json_t *target, char *out, size_t
     char number[24];
     const char *step = NULL;
     if (json_is_object(at)) {
-        json_object_foreach (members, key, item)
-            if (find_place(item, target, out, end)) {
-                step = key;
-                break;
-            }
+        json_object_foreach(members, key, item) if (find_place(item, target, out, end))
+        {
+            step = key;
+            break;
+        }
     } else if (json_is_array(at)) {
-        json_array_foreach (members, i, item)
-            if (find_place(item, target, out, end)) {
-                snprintf(number, sizeof number, "%zu", i);
-                step = number;
-                break;
-            }
+        json_array_foreach(members, i, item) if (find_place(item, target, out, end))
+        {
+            snprintf(number, sizeof number, "%zu", i);
+            step = number;
+            break;
+        }
     }
     if (!step)
         return false;
@@ -339,7 +359,9 @@ void gr_place(const gr_schemas *s, const json_t *schema, char out[200])
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
 }
 
 /* The next step of a pointer, after its '/': %XX and ~0, ~1 undone. */

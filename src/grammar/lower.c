@@ -215,8 +215,8 @@ static bool is_all(const gr_dfa *d, int32_t s)
  * to. */
 static uint32_t run_of(const gr_dfa *d, int32_t s, const uint16_t *runs)
 {
-    static const uint32_t plain[][2] = {{0x20, 0x21},     {0x23, 0x5B},     {0x5D, 0x2027},
-                                        {0x202A, 0xD7FF}, {0xE000, 0x10FFFF}};
+    static const uint32_t plain[][2] = {
+        {0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x2027}, {0x202A, 0xD7FF}, {0xE000, 0x10FFFF}};
     uint32_t least = GR_ENDLESS;
     uint32_t e = d->begin[s], end = d->begin[s + 1];
     for (size_t p = 0; p < sizeof plain / sizeof plain[0]; p++) {

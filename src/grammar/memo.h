@@ -9,9 +9,9 @@ typedef struct gr_entry {
     /* Plain tokens of so many characters are allowed (they are not among the tokens); 0: see the
      * tokens. */
     uint32_t run;
-    int32_t deepest;    /* the stack may grow by so much, for tokens or for finishing after them */
-    uint32_t n_exits;   /* trie nodes within which the rule has been left, and below which there are
-                         * tokens: what is above on the stack decides about those */
+    int32_t deepest;  /* the stack may grow by so much, for tokens or for finishing after them */
+    uint32_t n_exits; /* trie nodes within which the rule has been left, and below which there are
+                       * tokens: what is above on the stack decides about those */
     uint32_t n_tokens;
     bool dense; /* a mask */
     uint32_t numbers[];

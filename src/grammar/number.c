@@ -29,7 +29,8 @@ static bool parse_decimal(const char *text, decimal *out)
             whole += !point;
         }
     }
-    long shift = (long)whole + (*text ? strtol(text + 1, NULL, 10) : 0); /* digits before the point */
+    long shift =
+        (long)whole + (*text ? strtol(text + 1, NULL, 10) : 0); /* digits before the point */
     if (shift > MAX_DIGITS || (long)n - shift > MAX_DIGITS)
         return false;
     size_t at = 0;
@@ -121,13 +122,14 @@ static void add_digits(digits *d, size_t at, bool on_low, bool on_high, int64_t 
         low = '1';
     for (char c = low; c <= high && !gr_bad(d->nfa->b); c++) {
         int64_t next = (rest * 10 + (c - '0')) % d->multiple;
-        int32_t to = state_of(d, at + 1, on_low && c == d->low[at], on_high && c == d->high[at],
-                              next);
+        int32_t to =
+            state_of(d, at + 1, on_low && c == d->low[at], on_high && c == d->high[at], next);
         gr_nfa_edge_add(d->nfa, from, (uint8_t)c, (uint8_t)c, to);
     }
 }
 
-static void fill_digits(char *out, const decimal *bound, size_t whole, size_t fraction, size_t *rest)
+static void fill_digits(char *out, const decimal *bound, size_t whole, size_t fraction,
+                        size_t *rest)
 {
     size_t n = strlen(bound->fraction);
     memcpy(out, bound->whole, whole);
@@ -145,8 +147,13 @@ static void add_length(gr_nfa *nfa, int32_t from, int32_t to, const decimal *low
                        const decimal *high, size_t whole, size_t fraction, bool low_open,
                        bool high_open, int64_t multiple)
 {
-    digits d = {.nfa = nfa, .whole = whole, .fraction = fraction, .low_open = low_open,
-                .high_open = high_open, .multiple = multiple, .accept = to};
+    digits d = {.nfa = nfa,
+                .whole = whole,
+                .fraction = fraction,
+                .low_open = low_open,
+                .high_open = high_open,
+                .multiple = multiple,
+                .accept = to};
     fill_digits(d.low, low, whole, fraction, &d.rest_low);
     fill_digits(d.high, high, whole, fraction, &d.rest_high);
     size_t n = (whole + fraction + 1) * 4;

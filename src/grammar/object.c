@@ -44,7 +44,8 @@ void gr_property(gr_schemas *s, const gr_list *list, const char *name, size_t si
         bool found = own != NULL;
         if (own)
             gr_list_add(s->b, out, own);
-        json_object_foreach (patterns, pattern, value) {
+        json_object_foreach(patterns, pattern, value)
+        {
             const gr_dfa *dfa = pattern_of(s, schema, pattern);
             if (!gr_bad(s->b) && gr_dfa_accepts(dfa, name, size)) {
                 gr_list_add(s->b, out, value);
@@ -180,7 +181,8 @@ static void find_others(object *o, const gr_dfa *allowed)
     for (size_t i = 0; i < o->list->n && !gr_bad(b); i++) {
         json_t *patterns = json_object_get(o->list->items[i], "patternProperties"), *value;
         const char *pattern;
-        json_object_foreach (patterns, pattern, value) {
+        json_object_foreach(patterns, pattern, value)
+        {
             const gr_dfa *names = pattern_of(s, o->list->items[i], pattern);
             names = gr_bad(b) ? NULL : gr_dfa_and(b, undeclared(o, allowed), names);
             for (size_t k = 0; k < n && !gr_bad(b); k++)
@@ -226,8 +228,7 @@ static bool find_properties(object *o, const gr_dfa *allowed)
         json_t *own = json_object_get(o->list->items[i], "properties"), *value;
         const char *name;
         size_t size;
-        json_object_keylen_foreach (own, name, size, value)
-            declare(o, name, size, false);
+        json_object_keylen_foreach(own, name, size, value) declare(o, name, size, false);
     }
     for (size_t i = 0; i < o->list->n && !gr_bad(b); i++) {
         const json_t *required = json_object_get(o->list->items[i], "required");

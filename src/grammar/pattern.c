@@ -253,8 +253,9 @@ static piece group(reader *r)
             else
                 r->at = (size_t)(close - r->text) + 1;
         } else if (!takes(r, ':')) {
-            refuse(r, MARCO_ERROR_UNSUPPORTED, "looking ahead or behind, (?=, (?!, (?<=, (?<! and "
-                                               "flags are not supported");
+            refuse(r, MARCO_ERROR_UNSUPPORTED,
+                   "looking ahead or behind, (?=, (?!, (?<=, (?<! and "
+                   "flags are not supported");
         }
     }
     if (++r->depth > GR_MAX_NESTING)

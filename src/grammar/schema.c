@@ -82,9 +82,9 @@ static const gr_dfa *spelled_of(gr_schemas *s, const gr_list *list)
             continue;
         gr_place(s, list->items[i], place);
         if (pattern)
-            dfa = with(s, dfa,
-                       gr_pattern(s->b, json_string_value(pattern), json_string_length(pattern),
-                                  place));
+            dfa = with(
+                s, dfa,
+                gr_pattern(s->b, json_string_value(pattern), json_string_length(pattern), place));
         if (format)
             dfa = with(s, dfa, gr_format(s->b, json_string_value(format), place));
     }
@@ -280,8 +280,7 @@ static void add_enumerated(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to,
 {
     json_t *value;
     size_t i;
-    json_array_foreach (values, i, value)
-        gr_nfa_empty(nfa, gr_value_add(nfa, from, value, 0), to);
+    json_array_foreach(values, i, value) gr_nfa_empty(nfa, gr_value_add(nfa, from, value, 0), to);
     if (json_array_size(values) == 0)
         gr_reason(s, list->items[0], "has an 'enum' or 'const' with no value that it allows");
 }
@@ -334,7 +333,8 @@ static void add_values(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, con
 
 static int by_address(const void *x, const void *y)
 {
-    uintptr_t a = (uintptr_t) * (const json_t *const *)x, b = (uintptr_t) * (const json_t *const *)y;
+    uintptr_t a = (uintptr_t) * (const json_t *const *)x,
+              b = (uintptr_t) * (const json_t *const *)y;
     return (a > b) - (a < b);
 }
 
@@ -393,6 +393,7 @@ int32_t gr_schema_rule(gr_build *b, const json_t *root, const json_t *const *sch
 {
     gr_schemas s = {.b = b, .root = root, .prefix = prefix};
     gr_list list = {0};
+    gr_check_document(&s, root);
     for (size_t i = 0; i < n; i++)
         gr_list_add(b, &list, schemas[i]);
     int32_t rule = gr_rule_for(&s, &list);

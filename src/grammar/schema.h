@@ -7,8 +7,8 @@
 enum {
     GR_NULL = 1,
     GR_BOOLEAN = 2,
-    GR_WHOLE = 4,    /* integers */
-    GR_PARTIAL = 8,  /* numbers that are none */
+    GR_WHOLE = 4,   /* integers */
+    GR_PARTIAL = 8, /* numbers that are none */
     GR_STRING = 16,
     GR_OBJECT = 32,
     GR_ARRAY = 64,
@@ -42,6 +42,8 @@ void gr_reason(gr_schemas *s, const json_t *schema, const char *why);
 
 /* Refuses keywords that are not known or not supported, and values that they cannot have. */
 void gr_check_keywords(gr_schemas *s, const json_t *schema);
+/* The same of a schema and all within it, used or not. */
+void gr_check_document(gr_schemas *s, const json_t *schema);
 /* What a $ref refers to; NULL and an error where there is no such schema. */
 const json_t *gr_resolve(gr_schemas *s, const json_t *schema, const char *ref);
 /* Types of a "type" keyword. */

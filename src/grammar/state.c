@@ -473,7 +473,8 @@ bool grammar_state_may_end(const grammar_state *s)
 bool grammar_state_must_end(const grammar_state *s)
 {
     for (size_t i = 0; i < s->live.n_places; i++)
-        if (s->live.places[i].node != GR_END && s->live.g->nodes[s->live.places[i].node].n_edges > 0)
+        if (s->live.places[i].node != GR_END &&
+            s->live.g->nodes[s->live.places[i].node].n_edges > 0)
             return false;
     return true;
 }

@@ -85,7 +85,8 @@ static bool accepts_object(gr_schemas *s, const json_t *schema, const json_t *v,
     const char *key;
     size_t size;
     json_t *members = (json_t *)v, *value;
-    json_object_keylen_foreach (members, key, size, value) {
+    json_object_keylen_foreach(members, key, size, value)
+    {
         gr_list wanted = {0};
         gr_property(s, &one, key, size, &wanted);
         if (!list_accepts(s, &wanted, value, depth))
@@ -266,8 +267,7 @@ static bool pair_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int
             json_decref(values);
             continue;
         }
-        json_array_foreach (values, k, value)
-            shared |= all_accept(s, sides[1 - i], value);
+        json_array_foreach(values, k, value) shared |= all_accept(s, sides[1 - i], value);
         json_decref(values);
         if (!shared)
             return !gr_bad(s->b);

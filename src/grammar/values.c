@@ -57,7 +57,8 @@ static int32_t add_object(gr_nfa *nfa, int32_t from, const json_t *value, int de
     size_t size;
     bool first = true;
     from = gr_nfa_bytes(nfa, from, "{", 1);
-    json_object_keylen_foreach (members, key, size, member) {
+    json_object_keylen_foreach(members, key, size, member)
+    {
         if (!first)
             from = gr_separator(nfa, from, ',');
         first = false;
@@ -72,8 +73,10 @@ int32_t gr_value_add(gr_nfa *nfa, int32_t from, const json_t *value, int depth)
     if (gr_bad(nfa->b))
         return from;
     if (depth > GR_MAX_NESTING) {
-        gr_fail(nfa->b, MARCO_ERROR_UNSUPPORTED, "a value of the schema's is nested more than %d "
-                "deep", GR_MAX_NESTING);
+        gr_fail(nfa->b, MARCO_ERROR_UNSUPPORTED,
+                "a value of the schema's is nested more than %d "
+                "deep",
+                GR_MAX_NESTING);
         return from;
     }
     switch (json_typeof(value)) {
@@ -114,7 +117,8 @@ int gr_number_compare(const json_t *x, const json_t *y)
 
 bool gr_number_integral(const json_t *x)
 {
-    return json_is_integer(x) || (json_is_real(x) && floor(json_real_value(x)) == json_real_value(x));
+    return json_is_integer(x) ||
+           (json_is_real(x) && floor(json_real_value(x)) == json_real_value(x));
 }
 
 /* jansson's own comparison is recursive too, and takes 1 and 1.0 for different. */
@@ -136,7 +140,8 @@ static bool equal_at(const json_t *x, const json_t *y, int depth)
         size_t size;
         if (json_object_size(x) != json_object_size(y))
             return false;
-        json_object_keylen_foreach (members, key, size, member) {
+        json_object_keylen_foreach(members, key, size, member)
+        {
             const json_t *other = json_object_getn(y, key, size);
             if (!other || !equal_at(member, other, depth + 1))
                 return false;

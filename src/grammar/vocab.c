@@ -213,8 +213,8 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
     for (int32_t id = 0; id < v->n_vocab; id++) {
         v->offsets[id] = size;
         v->same[id] = GR_NONE;
-        bool known = id < t->size && (t->kinds[id] == TOK_KIND_ORDINARY ||
-                                      t->kinds[id] == TOK_KIND_ADDED);
+        bool known =
+            id < t->size && (t->kinds[id] == TOK_KIND_ORDINARY || t->kinds[id] == TOK_KIND_ADDED);
         size_t length = known ? t->offsets[id + 1] - t->offsets[id] : 0;
         if (length == 0 || length > LONGEST || is_end(v, id))
             continue;
@@ -232,14 +232,17 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
     for (size_t i = 0; i < *n; i++)
         if (words[i].size == 1)
             have[(uint8_t)words[i].bytes[0]] = true;
-    for (int c = 0x20; c < 0xF5; c++)
-        if (!have[c] && c != 0x7F && c != 0xC0 && c != 0xC1)
+    /* Not the bytes that only begin a character: some vocabularies lack those of planes without
+     * characters, and nothing that has begun then needs them. */
+    for (int c = 0x20; c < 0xC0; c++)
+        if (!have[c] && c != 0x7F)
             return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                              "the vocabulary has no token of the single byte 0x%02X: replies of a "
                              "given form need one for every byte",
                              c);
     if (!have['\n'])
-        return base_fail(error, MARCO_ERROR_UNSUPPORTED, "the vocabulary has no token of a newline");
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "the vocabulary has no token of a newline");
     return MARCO_OK;
 }
 

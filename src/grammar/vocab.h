@@ -31,7 +31,7 @@ struct grammar_vocab {
     int32_t *long_plain;  /* [n_long] */
     uint16_t *long_sizes; /* [n_long] characters, ascending */
     size_t n_long;
-    uint64_t print; /* of everything above: vocabularies of the same print are the same */
+    uint64_t print;  /* of everything above: vocabularies of the same print are the same */
     gr_memo *common; /* of the common nodes */
 };
 

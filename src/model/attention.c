@@ -360,7 +360,7 @@ marco_status model_attention_plan(model_context *ctx, const model_sequence *sequ
         return status;
     size_t at = 0;
     for (int64_t i = 0; i < n; i++) {
-        ctx->runs[i].partials = at < need ? ctx->partials + at : NULL; /* NULL: none needed */
+        ctx->runs[i].partials = need ? ctx->partials + at : NULL;
         at += share_out(ctx, &ctx->runs[i]);
     }
     return MARCO_OK;

@@ -22,11 +22,16 @@ static const api_member members[] = {
     {"metadata", API_ANY_STRINGS, NULL},
     {"service_tier", API_ONLY, "\"auto\"|\"standard_only\""},
     {"cache_control", API_ANY_OBJECT, NULL},
+    {"speed", API_ONLY, "\"standard\""},
+    {"user_profile_id", API_ANY_STRING, NULL},
+    {"workspace_id", API_ANY_STRING, NULL},
+    {"output_config", API_READ, NULL},
     {"container", API_REFUSED, "no code is run here"},
     {"mcp_servers", API_REFUSED, "this server asks no other"},
     {"context_management", API_REFUSED, "nothing of a chat is left out here"},
-    {"output_config", API_REFUSED, "\"response_format\" of /v1/chat/completions does that"},
-    {"output_format", API_REFUSED, "\"response_format\" of /v1/chat/completions does that"},
+    {"diagnostics", API_REFUSED, "there are none"},
+    {"inference_geo", API_REFUSED, "this machine is where it is"},
+    {"output_format", API_REFUSED, "use \"output_config\": {\"format\": ...}"},
     {NULL, API_READ, NULL},
 };
 
@@ -304,6 +309,11 @@ static bool add_tool(const api_object *tool, json_t *tools)
         {"description", API_READ, NULL},
         {"input_schema", API_READ, NULL},
         {"type", API_ONLY, "\"custom\""},
+        {"strict", API_READ, NULL},
+        {"eager_input_streaming", API_ONLY, "false|true"}, /* pieces come when they come */
+        {"defer_loading", API_ONLY, "false"},
+        {"allowed_callers", API_ONLY, "[\"direct\"]"},
+        {"input_examples", API_REFUSED, "put examples into the description"},
         {"cache_control", API_ANY_OBJECT, NULL},
         {NULL, API_READ, NULL},
     };
@@ -311,7 +321,9 @@ static bool add_tool(const api_object *tool, json_t *tools)
     if (!json_is_object(tool->json))
         return api_refuse(tool->refusal, "tools", "invalid_type",
                           "\"tools\" must be an array of objects");
-    if (!api_check_members(tool, tool_members) || !api_get_string(tool, "name", 64, &name))
+    bool strict;
+    if (!api_check_members(tool, tool_members) || !api_get_string(tool, "name", 64, &name) ||
+        !api_get_bool(tool, "strict", &strict))
         return false;
     if (!name)
         return api_wrong_kind(tool, "name", "a string");
@@ -414,7 +426,7 @@ static bool parse_thinking(const api_object *body, api_request *out)
     static const api_member thinking_members[] = {
         {"type", API_READ, NULL},
         {"budget_tokens", API_REFUSED, "a model cannot be told how long to reason"},
-        {"display", API_ONLY, "\"summarized\"|\"full\""},
+        {"display", API_ONLY, "\"summarized\""},
         {NULL, API_READ, NULL},
     };
     const char *type = NULL;
@@ -436,6 +448,45 @@ static bool parse_thinking(const api_object *body, api_request *out)
     return true;
 }
 
+static bool parse_output(const api_object *body, api_request *out)
+{
+    static const api_member output_members[] = {
+        {"format", API_READ, NULL},
+        {"effort", API_REFUSED, "a model cannot be told how hard to try"},
+        {NULL, API_READ, NULL},
+    };
+    static const api_member format_members[] = {
+        {"type", API_ONLY, "\"json_schema\""},
+        {"schema", API_READ, NULL},
+        {NULL, API_READ, NULL},
+    };
+    api_object output = {api_get(body, "output_config"), "output_config.", body->refusal};
+    if (!output.json)
+        return true;
+    if (!json_is_object(output.json))
+        return api_wrong_kind(body, "output_config", "an object");
+    if (!api_check_members(&output, output_members))
+        return false;
+    api_object format = {api_get(&output, "format"), "output_config.format.", body->refusal};
+    if (!format.json)
+        return true;
+    if (!json_is_object(format.json))
+        return api_wrong_kind(&output, "format", "an object");
+    if (!api_check_members(&format, format_members))
+        return false;
+    const json_t *schema = api_get(&format, "schema");
+    if (!schema || !api_get(&format, "type"))
+        return api_wrong_kind(&format, schema ? "type" : "schema",
+                              schema ? "\"json_schema\"" : "a JSON Schema");
+    if (out->tool_choice != API_TOOL_NONE)
+        return api_refuse(body->refusal, "output_config.format", "unsupported_value",
+                          "\"output_config.format\" and tools that may be called exclude each "
+                          "other: a call would not be what the format asks for");
+    out->format = API_FORMAT_SCHEMA;
+    out->schema = api_dump(schema);
+    return out->schema || api_refuse_memory(body->refusal);
+}
+
 bool api_parse_messages(const api_object *body, api_request *out)
 {
     int64_t max_tokens = 0, top_k = 0;
@@ -453,5 +504,6 @@ bool api_parse_messages(const api_object *body, api_request *out)
     if (api_get(body, "top_k"))
         out->top_k = (int32_t)top_k;
     out->max_tokens = max_tokens ? (int32_t)max_tokens : -1;
-    return parse_messages(body, out) && parse_tools(body, out) && parse_thinking(body, out);
+    return parse_messages(body, out) && parse_tools(body, out) && parse_thinking(body, out) &&
+           parse_output(body, out);
 }

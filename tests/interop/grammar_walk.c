@@ -28,6 +28,8 @@ typedef struct walker {
     int32_t *closing; /* tokens that end something */
     size_t n_closing;
     times masks, compilations;
+    double slowest; /* mask, and its schema */
+    size_t slowest_schema;
 } walker;
 
 static double now(void)
@@ -131,7 +133,12 @@ static void reply(walker *w, const marco_grammar *grammar, size_t index, uint64_
         double start = now();
         if (grammar_state_mask(state, w->mask, &error))
             die("a mask", error.message);
-        note(&w->masks, now() - start);
+        double took = now() - start;
+        note(&w->masks, took);
+        if (took > w->slowest) {
+            w->slowest = took;
+            w->slowest_schema = index;
+        }
         int32_t id = pick(w, seed * 1000003 + index, (uint64_t)n);
         if (grammar_state_accept(state, id, &error))
             die("a token", error.message);
@@ -219,6 +226,7 @@ int main(int argc, char **argv)
     free(line);
     fclose(schemas);
     report("masks", &w.masks);
+    fprintf(stderr, "the slowest mask was of schema %zu\n", w.slowest_schema);
     report("compilations", &w.compilations);
     free(w.mask);
     free(w.closing);

@@ -163,7 +163,7 @@ def stream(visit):
     expect(visit.sent[-1]["stream"] is True, "stream is not asked for")
     expect(visit.sent[-1]["stream_options"] == {"include_usage": True}, "no usage asked for")
     steps = page.evaluate("window.lengths.size")
-    visit.send("And of the hills?")
+    visit.send("And of the intervals between hills?")
     stats = page.locator(".stats").last.inner_text()
     expect(re.search(r"\d tokens? .*\d tokens/s", stats), f"stats: {stats!r}")
     context = page.locator("#context").inner_text()
