@@ -76,7 +76,8 @@ mkdir -p "$stage/packages" "$work/cache/archives/partial"
 
 DESTDIR=$stage/program cmake --install "$build" --prefix /usr/local --strip >/dev/null
 mkdir -p "$stage/program/usr/local/share/doc/marco"
-cp "$here"/../docs/*.md "$here/marco.service" "$here/marco.conf" "$here/nginx.conf.example" \
+cp -R "$here/../docs/." "$stage/program/usr/local/share/doc/marco/"
+cp "$here/marco.service" "$here/marco.conf" "$here/nginx.conf.example" \
     "$here/../LICENSE" "$stage/program/usr/local/share/doc/marco/"
 cp "$here/install.sh" "$here/uninstall.sh" "$stage/"
 cp "$here/bundle.md" "$stage/README.md"

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -229,6 +230,10 @@ def try_loss(site, first):
 
 
 def main():
+    for tool in ("nginx", "openssl"):
+        if not shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin"):
+            print(f"skipped: {tool} is not there")
+            return 0
     program = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else
                               os.environ.get("MARCO", os.path.join(ROOT, "build", "marco")))
     with tempfile.TemporaryDirectory(prefix="marco-nginx.") as folder:
