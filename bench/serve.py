@@ -39,7 +39,7 @@ class Bench:
         if self.arguments.threads:
             options += ["--threads", str(self.arguments.threads)]
         return Server(self.arguments.marco, self.arguments.model, *options,
-                      *self.arguments.option)
+                      *self.arguments.serve.split())
 
     # ---- requests ----
 
@@ -241,8 +241,8 @@ def main():
     parser.add_argument("--prompt", type=int, default=4000, help="tokens of the long prompt (4000)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a reply (64)")
     parser.add_argument("--seed", type=int, default=1, help="of prompts and sampling (1)")
-    parser.add_argument("--option", action="append", default=[], metavar="WORD",
-                        help="one more word for marco serve's command line; repeat it")
+    parser.add_argument("--serve", default="", metavar="OPTIONS",
+                        help="more options for marco serve, in one word: --serve=\"--kv q8_0\"")
     arguments = common.parse(parser)
     arguments.only = arguments.only.split(",")
     for name in arguments.only:

@@ -55,6 +55,12 @@ static void print_rate(const progress *p, double now, uint64_t done, uint64_t to
 
 static void print_bar(progress *p, double now, uint64_t done, uint64_t total)
 {
+    if (total == 0 && done == 0) { /* not work, but waiting */
+        fprintf(stderr, "\r\033[K%s ...", p->what);
+        fflush(stderr);
+        p->shown = true;
+        return;
+    }
     int filled = total ? (int)((double)done / (double)total * BAR_WIDTH) : 0;
     fprintf(stderr, "\r\033[K%s [", p->what);
     for (int i = 0; i < BAR_WIDTH; i++)

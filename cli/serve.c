@@ -34,8 +34,9 @@ struct serve_options {
 
 static const cli_option options[] = {
     OPTION("model", 'm', LIST, "[NAME=]MODEL", models, 0,
-           "A checkpoint, under NAME or its own; the first is the default, others are loaded when "
-           "they are asked for."),
+           "A checkpoint (a GGUF file, a Hugging Face folder, OWNER/NAME of one that was pulled), "
+           "under NAME or its own; the first is the default, others are loaded when they are "
+           "asked for."),
     OPTION("host", 0, TEXT, "ADDRESS", host, 0,
            "Where to listen (127.0.0.1: for this machine alone; 0.0.0.0 or :: for all)."),
     OPTION("port", 0, INT, "PORT", port, 0, "... and at which port (8080); 0: any free one."),
@@ -168,22 +169,33 @@ static int read_size(const command *self, const char *option, const char *value,
     return EXIT_SUCCESS;
 }
 
-/* "NAME=MODEL"; a path with a '=' in it is one where such a file is there. */
+/* A model as it is given, and what was allocated for it. */
+typedef struct given_model {
+    char *name, *path;
+} given_model;
+
+/* "NAME=MODEL"; a path with a '=' in it is one where such a file is there. What was pulled from a
+ * hub goes by the name that it has there. */
 static int read_models(const command *self, const option_list *list, marco_serve_model *models,
-                       char **names)
+                       given_model *given)
 {
     for (size_t i = 0; i < list->n; i++) {
-        const char *item = list->items[i], *equals = strchr(item, '=');
-        models[i] = (marco_serve_model){.path = item};
-        if (!equals || access(item, F_OK) == 0)
-            continue;
-        if (equals == item || equals[1] == '\0')
-            return command_misused(self, "--model '%s': must be MODEL or NAME=MODEL", item);
-        names[i] = strndup(item, (size_t)(equals - item));
-        if (!names[i])
-            return command_fail(self, "out of memory");
-        models[i].name = names[i];
-        models[i].path = equals + 1;
+        const char *item = list->items[i], *equals = strchr(item, '='), *model = item;
+        if (equals && access(item, F_OK) != 0) {
+            if (equals == item || equals[1] == '\0')
+                return command_misused(self, "--model '%s': must be MODEL or NAME=MODEL", item);
+            given[i].name = strndup(item, (size_t)(equals - item));
+            model = equals + 1;
+            if (!given[i].name)
+                return command_fail(self, "out of memory");
+        }
+        int exit_status = load_find(self, model, &given[i].path);
+        if (exit_status != EXIT_SUCCESS)
+            return exit_status;
+        models[i].path = given[i].path;
+        models[i].name = given[i].name;
+        if (!models[i].name && strcmp(model, given[i].path) != 0)
+            models[i].name = model;
     }
     return EXIT_SUCCESS;
 }
@@ -320,7 +332,7 @@ static int check(const command *self, const marco_serve_params *params)
 typedef struct loading {
     progress shown;
     marco_progress inner;
-    const sigset_t *signals;
+    sigset_t enders;
 } loading;
 
 /* While a model is loaded a signal cancels that. */
@@ -328,14 +340,15 @@ static int on_loading(void *user, const char *what, uint64_t done, uint64_t tota
 {
     loading *l = user;
     const struct timespec now = {0};
-    int number = sigtimedwait(l->signals, NULL, &now);
-    if (number > 0 && number != SIGHUP)
+    if (sigtimedwait(&l->enders, NULL, &now) > 0)
         return 1;
     return l->inner.fn(l->inner.user, what, done, total);
 }
 
-static int start(const command *self, const struct serve_options *o, marco_serve_params *params)
+static int start(const command *self, const struct serve_options *o,
+                 const marco_serve_params *given)
 {
+    marco_serve_params params = *given;
     access_log log = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .path = o->log};
     loading load = {.shown = progress_create(self, o->quiet)};
     marco_server *server = NULL;
@@ -344,8 +357,8 @@ static int start(const command *self, const struct serve_options *o, marco_serve
     int exit_status = EXIT_SUCCESS;
     if (!o->no_log) {
         exit_status = log_open(self, &log);
-        params->log = log_line;
-        params->log_user = &log;
+        params.log = log_line;
+        params.log_user = &log;
     }
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
@@ -358,9 +371,10 @@ static int start(const command *self, const struct serve_options *o, marco_serve
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     load.inner = progress_of(&load.shown);
-    load.signals = &signals;
-    params->engine.progress = (marco_progress){.fn = on_loading, .user = &load};
-    marco_status status = marco_server_create(params, &server, &error);
+    load.enders = signals;
+    sigdelset(&load.enders, SIGHUP);
+    params.engine.progress = (marco_progress){.fn = on_loading, .user = &load};
+    marco_status status = marco_server_create(&params, &server, &error);
     progress_clear(&load.shown);
     exit_status = status == MARCO_OK ? serve(self, o, server, &log, &signals)
                                      : command_status(self, status, &error);
@@ -380,8 +394,8 @@ static int run(const command *self, int argc, char **argv)
         return command_misused(self, "no model: give -m MODEL");
     marco_serve_params params = marco_serve_params_default();
     marco_serve_model *models = calloc(o.models.n, sizeof *models);
-    char **names = calloc(o.models.n, sizeof *names);
-    exit_status = models && names ? read_models(self, &o.models, models, names)
+    given_model *given = calloc(o.models.n, sizeof *given);
+    exit_status = models && given ? read_models(self, &o.models, models, given)
                                   : command_fail(self, "out of memory");
     if (exit_status == EXIT_SUCCESS)
         exit_status = read_params(self, &o, &params);
@@ -392,9 +406,11 @@ static int run(const command *self, int argc, char **argv)
             warn(&o);
         exit_status = o.check ? check(self, &params) : start(self, &o, &params);
     }
-    for (size_t i = 0; names && i < o.models.n; i++)
-        free(names[i]);
-    free(names);
+    for (size_t i = 0; given && i < o.models.n; i++) {
+        free(given[i].name);
+        marco_free(given[i].path);
+    }
+    free(given);
     free(models);
     free(o.models.items);
     return exit_status;

@@ -1,12 +1,15 @@
 /* marco serve, where the program was built without it. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "command.h"
 
 static int run(const command *self, int argc, char **argv)
 {
-    int exit_status = 0;
-    (void)options_parse(self, argc < 2 ? argc : 2, argv, NULL, &exit_status);
-    if (exit_status != EXIT_SUCCESS)
-        return exit_status;
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        help_print(self, stdout);
+        return EXIT_SUCCESS;
+    }
     return command_fail(self, "this program was built without it; install libmicrohttpd-dev and "
                               "libgnutls28-dev, and build again with -DMARCO_SERVE=ON");
 }

@@ -3,18 +3,20 @@
 include(CMakePackageConfigHelpers)
 
 set(MARCO_LIBRARIES PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
-set(MARCO_PC_REQUIRES "jansson libpcre2-8 libutf8proc")
+# Libraries that are themselves shared where ours is static: as Requires.private they would have
+# pkg-config --static name all that they are made of, development files of which need not be there.
+set(MARCO_PC_LIBS "")
 if(MARCO_SERVE)
   list(APPEND MARCO_LIBRARIES PkgConfig::MICROHTTPD)
-  string(APPEND MARCO_PC_REQUIRES " libmicrohttpd")
+  string(APPEND MARCO_PC_LIBS "-lmicrohttpd ")
 endif()
 if(MARCO_HUB)
   list(APPEND MARCO_LIBRARIES PkgConfig::CURL)
-  string(APPEND MARCO_PC_REQUIRES " libcurl")
+  string(APPEND MARCO_PC_LIBS "-lcurl ")
 endif()
 if(MARCO_SERVE OR MARCO_HUB)
   list(APPEND MARCO_LIBRARIES PkgConfig::GNUTLS)
-  string(APPEND MARCO_PC_REQUIRES " gnutls")
+  string(APPEND MARCO_PC_LIBS "-lgnutls ")
 endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).

@@ -19,7 +19,13 @@ say() {
 # ---- inside the namespaces ----------------------------------------------------------------------
 
 bare() {
-    chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+    (become_bare "$@")
+}
+
+# In place of the shell that calls it.
+become_bare() {
+    exec chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        HOME=/root "$@"
 }
 
 # The answer to a GET, or to a POST of a second argument, from within the same network namespace.
@@ -70,9 +76,10 @@ PYTHON
         die "marco run failed"
     [ -s "$root/reply" ] || die "marco run said nothing"
     rm "$root/reply"
+    bare marco serve -m "$model" --port 8080 --check >/dev/null || die "marco serve --check failed"
 
     say "serving"
-    bare marco serve -m "$model" --port 8080 &
+    become_bare marco serve -m "$model" --port 8080 &
     server=$!
     tries=0
     until ask /health >/dev/null 2>&1; do

@@ -65,19 +65,15 @@ static marco_status choose(const char *model, char *snapshot, char **path, marco
 static marco_status not_found(const char *model, const hub_place *place, bool begun,
                               marco_error *error)
 {
-    const char *how =
-        MARCO_HAS_HUB ? "downloads it"
-                      : "would, but this program was built without MARCO_HUB; huggingface_hub's "
-                        "'hf download' puts it there too";
-    if (begun)
-        return base_fail(
-            error, MARCO_ERROR_NOT_FOUND,
-            "%s: %s has no finished download of its revision 'main'; 'marco pull %s' %s", model,
-            place->cache, model, MARCO_HAS_HUB ? "goes on with it" : how);
-    return base_fail(error, MARCO_ERROR_NOT_FOUND,
-                     "%s: no file or folder has this path, and no model this name in %s; "
-                     "'marco pull %s' %s",
-                     model, place->cache, model, how);
+    const char *found = begun ? "the download of its revision 'main' was not finished"
+                              : "no file or folder has this path, and no model this name";
+    if (!MARCO_HAS_HUB)
+        return base_fail(error, MARCO_ERROR_NOT_FOUND,
+                         "%s: %s in %s; this program was built without MARCO_HUB, so that 'marco "
+                         "pull %s' cannot download it: huggingface_hub's 'hf download %s' can",
+                         model, found, place->cache, model, model);
+    return base_fail(error, MARCO_ERROR_NOT_FOUND, "%s: %s in %s; 'marco pull %s' %s", model, found,
+                     place->cache, model, begun ? "goes on with it" : "downloads it");
 }
 
 static marco_status find(const char *model, const hub_name *name, const hub_place *place,

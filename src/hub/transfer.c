@@ -359,6 +359,9 @@ static marco_status keep_and_report(run *r, double now)
         done += r->t->blobs[i].present;
         hashed += r->t->blobs[i].hashed;
     }
+    for (int i = 0; i < r->t->connections; i++)
+        if (r->jobs[i].blob) /* of blocks that are there in part */
+            done += r->jobs[i].at < r->jobs[i].end ? r->jobs[i].at % HUB_BLOCK : 0;
     if (now - r->kept >= keep_seconds) {
         for (size_t i = r->first; i < r->t->n && !status; i++)
             if (r->opened[i] && !r->done[i])

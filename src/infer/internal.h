@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "infer/timeline.h"
+#include "marco/scheduler.h"
 #include "model/expert_cache.h"
 #include "model/forward.h"
 #include "model/residency.h"
@@ -64,6 +65,11 @@ marco_status infer_sampler_check(const marco_sampling *sampling, int32_t n_vocab
 /* marco_sampler_pick among the ids whose bit of the mask is set (grammar.h); NULL: all. */
 marco_status infer_sampler_pick(marco_sampler *sampler, const float *logits, const uint32_t *mask,
                                 int32_t *id, marco_error *error);
+
+/* The score of an id under logits [n_vocab], and the n_top likeliest into top. Equal logits: the
+ * lower id first. */
+float infer_score(const float *logits, int32_t n_vocab, int32_t id, marco_token_score *top,
+                  int32_t n_top);
 
 /* Takes bytes of the plan's room, from the cache of experts where there is one.
  * Refuses what would leave it less than a pass needs: `what` is "the session", "a context of 4096

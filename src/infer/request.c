@@ -218,38 +218,6 @@ bool infer_request_accept(marco_request *r, marco_finish *finish)
     return true;
 }
 
-/* ---- scores -------------------------------------------------------------------------------- */
-
-static bool better(marco_token_score a, marco_token_score b)
-{
-    return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
-}
-
-float infer_score(const float *logits, int32_t n_vocab, int32_t id, marco_token_score *top,
-                  int32_t n_top)
-{
-    float max = -INFINITY;
-    double sum = 0;
-    int32_t n = 0;
-    for (int32_t i = 0; i < n_vocab; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (int32_t i = 0; i < n_vocab; i++)
-        sum += exp((double)(logits[i] - max));
-    double total = (double)max + log(sum);
-    for (int32_t i = 0; i < n_vocab && n_top > 0; i++) {
-        marco_token_score mine = {i, logits[i]};
-        if (n == n_top && !better(mine, top[n - 1]))
-            continue;
-        int32_t at = n < n_top ? n++ : n - 1;
-        for (; at > 0 && better(mine, top[at - 1]); at--)
-            top[at] = top[at - 1];
-        top[at] = mine;
-    }
-    for (int32_t i = 0; i < n; i++)
-        top[i].logprob = (float)((double)top[i].logprob - total);
-    return (float)((double)logits[id] - total);
-}
-
 /* ---- the public face ----------------------------------------------------------------------- */
 
 marco_request_params marco_request_params_default(const marco_engine *engine)

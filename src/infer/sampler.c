@@ -7,20 +7,17 @@
 #include "base/random.h"
 #include "infer/internal.h"
 
-/* A token that may be picked. */
-typedef struct candidate {
-    float logit;
-    int32_t id;
-} candidate;
-
 struct marco_sampler {
     marco_sampling params;
+    const kern_table *kernels;
     int32_t n_vocab;
-    uint64_t picks;        /* numbers the draws */
-    int32_t *reply_count;  /* [n_vocab] times in the reply */
-    bool *seen;            /* [n_vocab] in the prompt or the reply */
-    candidate *candidates; /* [n_vocab] */
-    double *probability;   /* [n_vocab] of the candidates kept */
+    uint64_t picks;       /* numbers the draws */
+    int32_t *reply_count; /* [n_vocab] times in the reply */
+    bool *seen;           /* [n_vocab] in the prompt or the reply */
+    int32_t *seen_ids;    /* [n_seen] the same as a list */
+    size_t n_seen;
+    float *x;       /* [n_vocab] logits after bias and penalties, then probabilities */
+    int32_t *order; /* [n_vocab] ids that may be picked, where not all may */
 };
 
 static bool in_range(double x, double low, double high)
@@ -77,13 +74,15 @@ marco_status marco_sampler_create(const marco_sampling *sampling, int32_t n_voca
         return base_fail_memory(error, sizeof *s, "a sampler");
     s->params = *sampling;
     s->n_vocab = n_vocab;
+    s->kernels = kern_table_get(NULL);
     s->reply_count = base_calloc(n, sizeof *s->reply_count);
     s->seen = base_calloc(n, sizeof *s->seen);
-    s->candidates = base_alloc_array(n, sizeof *s->candidates);
-    s->probability = base_alloc_array(n, sizeof *s->probability);
-    if (!s->reply_count || !s->seen || !s->candidates || !s->probability) {
+    s->seen_ids = base_alloc_array(n, sizeof *s->seen_ids);
+    s->x = base_alloc_array(n, sizeof *s->x);
+    s->order = base_alloc_array(n, sizeof *s->order);
+    if (!s->reply_count || !s->seen || !s->seen_ids || !s->x || !s->order) {
         marco_sampler_close(s);
-        return base_fail_memory(error, n * sizeof *s->candidates, "a sampler");
+        return base_fail_memory(error, n * sizeof *s->x, "a sampler");
     }
     *out = s;
     return MARCO_OK;
@@ -95,8 +94,9 @@ void marco_sampler_close(marco_sampler *s)
         return;
     base_free(s->reply_count);
     base_free(s->seen);
-    base_free(s->candidates);
-    base_free(s->probability);
+    base_free(s->seen_ids);
+    base_free(s->x);
+    base_free(s->order);
     base_free(s);
 }
 
@@ -104,126 +104,252 @@ marco_status marco_sampler_accept(marco_sampler *s, int32_t id, bool reply)
 {
     if (id < 0 || id >= s->n_vocab)
         return MARCO_ERROR_ARGUMENT;
+    if (!s->seen[id])
+        s->seen_ids[s->n_seen++] = id;
     s->seen[id] = true;
     if (reply && s->reply_count[id] < INT32_MAX)
         s->reply_count[id]++;
     return MARCO_OK;
 }
 
-/* The logits after bias and penalties, as candidates in order of id. */
-static void adjust(marco_sampler *s, const float *logits, const uint32_t *mask)
+/* ---- loops over the vocabulary, in lanes that compilers make vectors of --------------------- */
+
+enum { LANES = 16 };
+
+static bool any_nan(const float *x, size_t n)
 {
-    const marco_sampling *p = &s->params;
-    candidate *c = s->candidates;
-    for (int32_t i = 0; i < s->n_vocab; i++)
-        c[i] = (candidate){!mask || mask[i / 32] >> i % 32 & 1 ? logits[i] : -INFINITY, i};
-    for (size_t i = 0; i < p->n_logit_bias; i++)
-        c[p->logit_bias[i].id].logit += p->logit_bias[i].bias;
-    bool repetition = p->repetition_penalty != 1;
-    if (!repetition && p->presence_penalty == 0 && p->frequency_penalty == 0)
-        return;
-    for (int32_t i = 0; i < s->n_vocab; i++) {
-        if (!s->seen[i])
-            continue;
-        float *x = &c[i].logit;
-        if (repetition)
-            *x = *x > 0 ? *x / p->repetition_penalty : *x * p->repetition_penalty;
-        if (s->reply_count[i])
-            *x -= p->presence_penalty + p->frequency_penalty * (float)s->reply_count[i];
+    uint32_t bad[LANES] = {0}, bits[LANES];
+    bool found = false;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        memcpy(bits, x + i, sizeof bits);
+        for (int k = 0; k < LANES; k++)
+            bad[k] |= (bits[k] & 0x7fffffff) > 0x7f800000;
     }
+    for (int k = 0; k < LANES; k++)
+        found |= bad[k] != 0;
+    for (; i < n; i++)
+        found |= isnan(x[i]) != 0;
+    return found;
 }
 
-/* ---- a heap with the likeliest candidate on top; the lower id wins a tie ------------------- */
-
-static bool before(candidate a, candidate b)
+static float largest(const float *x, size_t n)
 {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
-
-static void sift_down(candidate *heap, size_t n, size_t i)
-{
-    candidate moving = heap[i];
-    for (size_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && before(heap[child + 1], heap[child]))
-            child++;
-        if (!before(heap[child], moving))
-            break;
-        heap[i] = heap[child];
-    }
-    heap[i] = moving;
-}
-
-/* Takes the top off; it is put behind the heap's new end. */
-static candidate pop(candidate *heap, size_t *n)
-{
-    candidate top = heap[0];
-    heap[0] = heap[--*n];
-    heap[*n] = top;
-    if (*n)
-        sift_down(heap, *n, 0);
+    float max[LANES], top = -INFINITY;
+    size_t i = 0;
+    for (int k = 0; k < LANES; k++)
+        max[k] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++)
+            max[k] = x[i + (size_t)k] > max[k] ? x[i + (size_t)k] : max[k];
+    for (int k = 0; k < LANES; k++)
+        top = max[k] > top ? max[k] : top;
+    for (; i < n; i++)
+        top = x[i] > top ? x[i] : top;
     return top;
 }
 
-/* ---- the pick ------------------------------------------------------------------------------ */
-
-/* Sum of exp((logit - best) / temperature) over all candidates. */
-static double total_weight(const marco_sampler *s, float best)
+static double sum_of(const float *x, size_t n)
 {
-    double sum = 0;
-    for (int32_t i = 0; i < s->n_vocab; i++)
-        sum += exp((double)(s->candidates[i].logit - best) / (double)s->params.temperature);
-    return sum;
+    double sum[LANES] = {0}, all = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++)
+            sum[k] += (double)x[i + (size_t)k];
+    for (; i < n; i++)
+        all += (double)x[i];
+    for (int k = 0; k < LANES; k++)
+        all += sum[k];
+    return all;
 }
 
-/* One of n candidates whose unnormalised weights are given, in that order; never one of weight 0
- * (one that is masked) unless all are. */
-static size_t draw(marco_sampler *s, size_t n)
+/* ---- logits --------------------------------------------------------------------------------- */
+
+static void apply_mask(float *x, size_t n, const uint32_t *mask)
+{
+    for (size_t word = 0; word * 32 < n; word++) {
+        uint32_t allowed = mask[word];
+        size_t end = (word + 1) * 32 < n ? (word + 1) * 32 : n;
+        if (allowed == UINT32_MAX)
+            continue;
+        for (size_t i = word * 32; i < end; i++)
+            if (!(allowed >> i % 32 & 1))
+                x[i] = -INFINITY;
+    }
+}
+
+/* x: the logits after bias, penalties and mask. */
+static void adjust(marco_sampler *s, const float *logits, const uint32_t *mask)
+{
+    const marco_sampling *p = &s->params;
+    bool repetition = p->repetition_penalty != 1;
+    memcpy(s->x, logits, (size_t)s->n_vocab * sizeof *s->x);
+    for (size_t i = 0; i < p->n_logit_bias; i++)
+        s->x[p->logit_bias[i].id] += p->logit_bias[i].bias;
+    if (repetition || p->presence_penalty != 0 || p->frequency_penalty != 0)
+        for (size_t i = 0; i < s->n_seen; i++) {
+            int32_t id = s->seen_ids[i], count = s->reply_count[id];
+            float *x = &s->x[id];
+            if (repetition)
+                *x = *x > 0 ? *x / p->repetition_penalty : *x * p->repetition_penalty;
+            if (count)
+                *x -= p->presence_penalty + p->frequency_penalty * (float)count;
+        }
+    if (mask)
+        apply_mask(s->x, (size_t)s->n_vocab, mask);
+}
+
+/* ---- which may be picked -------------------------------------------------------------------- */
+
+/* Order of rank: the likelier first, of equals the lower id. */
+static bool before(const float *p, int32_t a, int32_t b)
+{
+    return p[a] > p[b] || (p[a] == p[b] && a < b);
+}
+
+static void swap(int32_t *a, int32_t *b)
+{
+    int32_t t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* Rearranges n >= 2 ids so that those before the returned place come before all others in rank, and
+ * both parts have some. */
+static size_t split(const float *p, int32_t *ids, size_t n)
+{
+    if (before(p, ids[n / 2], ids[0]))
+        swap(&ids[0], &ids[n / 2]);
+    if (before(p, ids[n - 1], ids[0]))
+        swap(&ids[0], &ids[n - 1]);
+    if (before(p, ids[n - 1], ids[n / 2]))
+        swap(&ids[n / 2], &ids[n - 1]);
+    int32_t pivot = ids[n / 2];
+    size_t i = 0, j = n - 1; /* Hoare's partition (Algorithm 63, 1961) */
+    for (;;) {
+        while (before(p, ids[i], pivot))
+            i++;
+        while (before(p, pivot, ids[j]))
+            j--;
+        if (i >= j)
+            return j + 1 < n ? j + 1 : n - 1;
+        swap(&ids[i++], &ids[j--]);
+    }
+}
+
+/* Brings the k first in rank to the front, in any order. */
+static size_t keep_first(const float *p, int32_t *ids, size_t n, size_t k)
+{
+    size_t kept = n < k ? n : k, low = 0, high = n;
+    while (kept < n && high - low > 1 && low < kept) {
+        size_t middle = low + split(p, ids + low, high - low);
+        if (middle <= kept)
+            low = middle;
+        else
+            high = middle;
+    }
+    return kept;
+}
+
+/* Brings the fewest first in rank whose sum reaches `need` to the front, in any order. */
+static size_t keep_sum(const float *p, int32_t *ids, size_t n, double need)
+{
+    size_t low = 0, high = n;
+    while (high - low > 1) {
+        size_t middle = low + split(p, ids + low, high - low);
+        double sum = 0;
+        for (size_t i = low; i < middle; i++)
+            sum += (double)p[ids[i]];
+        if (sum >= need) {
+            high = middle;
+        } else {
+            need -= sum;
+            low = middle;
+        }
+    }
+    return high > 0 ? high : 1;
+}
+
+static size_t collect(marco_sampler *s, float least)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        s->order[n] = i;
+        n += s->x[i] >= least && s->x[i] > 0;
+    }
+    return n;
+}
+
+/* The ids that top-k, top-p and min-p leave, the most probable among them; how many. x are
+ * probabilities. */
+static size_t truncate(marco_sampler *s, float best)
+{
+    const marco_sampling *p = &s->params;
+    size_t vocab = (size_t)s->n_vocab;
+    bool few = p->top_k > 0 && (size_t)p->top_k < vocab;
+    double total = 1;
+    float least = p->min_p * best;
+    if (few) {
+        size_t n = keep_first(s->x, s->order, collect(s, 0), (size_t)p->top_k), kept = 0;
+        total = 0;
+        for (size_t i = 0; i < n; i++)
+            total += (double)s->x[s->order[i]];
+        for (size_t i = 0; i < n; i++) {
+            s->order[kept] = s->order[i];
+            kept += s->x[s->order[i]] >= least;
+        }
+        return p->top_p < 1 ? keep_sum(s->x, s->order, kept, (double)p->top_p * total) : kept;
+    }
+    if (p->top_p >= 1)
+        return collect(s, least);
+    /* All that lie below this sum to less than what top-p leaves out: no need to rank them. */
+    total = sum_of(s->x, vocab);
+    float floor = (float)((1 - (double)p->top_p) * total / (double)vocab) * 0.5f;
+    size_t n = collect(s, least > floor ? least : floor);
+    return keep_sum(s->x, s->order, n, (double)p->top_p * total);
+}
+
+/* ---- the pick ------------------------------------------------------------------------------- */
+
+static int32_t draw_from(marco_sampler *s, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += s->probability[i];
+        sum += (double)s->x[s->order[i]];
     double at = base_random_unit(s->params.seed, 0, s->picks++) * sum;
-    while (n > 1 && s->probability[n - 1] == 0)
-        n--;
     for (size_t i = 0; i + 1 < n; i++) {
-        at -= s->probability[i];
+        at -= (double)s->x[s->order[i]];
         if (at < 0)
-            return i;
+            return s->order[i];
     }
-    return n - 1;
+    return s->order[n - 1];
 }
 
-/* Candidates leave the heap from the likeliest down: they lie in s->candidates from the end. */
-static int32_t pick_truncated(marco_sampler *s, float best)
+/* From the whole vocabulary, a block at a time. Never an id of probability 0. */
+static int32_t draw_any(marco_sampler *s)
 {
-    const marco_sampling *p = &s->params;
-    size_t heap = (size_t)s->n_vocab, kept = 0;
-    size_t limit = p->top_k > 0 && (size_t)p->top_k < heap ? (size_t)p->top_k : heap;
-    double enough = INFINITY; /* weight that top-p asks for */
-    for (size_t i = heap / 2; i-- > 0;)
-        sift_down(s->candidates, heap, i);
-    if (p->top_p < 1 && limit == heap)
-        enough = (double)p->top_p * total_weight(s, best);
-
-    double sum = 0;
-    while (kept < limit && sum < enough) {
-        candidate c = pop(s->candidates, &heap);
-        double weight = exp((double)(c.logit - best) / (double)p->temperature);
-        if (kept && weight < (double)p->min_p)
-            break; /* the best has weight 1, so min-p is a bound on the weight itself */
-        s->probability[kept++] = weight;
-        sum += weight;
+    enum { BLOCK = 1024 };
+    size_t n = (size_t)s->n_vocab, last = n;
+    double at = base_random_unit(s->params.seed, 0, s->picks++) * sum_of(s->x, n);
+    for (size_t first = 0; first < n; first += BLOCK) {
+        size_t count = n - first < BLOCK ? n - first : BLOCK;
+        double sum = sum_of(s->x + first, count);
+        if (sum > 0)
+            last = first;
+        if (at >= sum) {
+            at -= sum;
+            continue;
+        }
+        for (size_t i = first; i < first + count; i++) {
+            at -= (double)s->x[i];
+            if (at < 0 && s->x[i] > 0)
+                return (int32_t)i;
+        }
     }
-    if (p->top_p < 1 && limit < (size_t)s->n_vocab) {
-        /* top-p is of what top-k left over. */
-        double need = (double)p->top_p * sum, reached = 0;
-        size_t n = 0;
-        while (n < kept && reached < need)
-            reached += s->probability[n++];
-        kept = n;
-    }
-    size_t chosen = draw(s, kept);
-    return s->candidates[(size_t)s->n_vocab - 1 - chosen].id;
+    size_t best = last; /* rounding left a little over: the last block's likeliest */
+    for (size_t i = last; i < n && i < last + BLOCK; i++)
+        best = s->x[i] > s->x[best] ? i : best;
+    return (int32_t)best;
 }
 
 marco_status marco_sampler_pick(marco_sampler *s, const float *logits, int32_t *id,
@@ -236,28 +362,75 @@ marco_status infer_sampler_pick(marco_sampler *s, const float *logits, const uin
                                 int32_t *id, marco_error *error)
 {
     const marco_sampling *p = &s->params;
-    adjust(s, logits, mask);
+    size_t n = (size_t)s->n_vocab;
     int32_t best = 0;
-    for (int32_t i = 0; i < s->n_vocab; i++) {
-        if (isnan(s->candidates[i].logit))
-            return base_fail(error, MARCO_ERROR_NUMERIC,
-                             "the logit of id %d is not a number; the weights are damaged", i);
-        if (s->candidates[i].logit > s->candidates[best].logit)
-            best = i;
+    adjust(s, logits, mask);
+    if (any_nan(s->x, n)) {
+        while (!isnan(s->x[best]))
+            best++;
+        return base_fail(error, MARCO_ERROR_NUMERIC,
+                         "the logit of id %d is not a number; the weights are damaged", best);
     }
-    float top = s->candidates[best].logit;
+    float top = largest(s->x, n);
     if (!isfinite(top))
         return base_fail(error, MARCO_ERROR_NUMERIC,
                          "the largest logit is %g: nothing can be sampled", (double)top);
-    if (p->temperature == 0) {
-        *id = best;
-    } else if (p->top_k == 0 && p->top_p >= 1 && p->min_p == 0) {
-        for (int32_t i = 0; i < s->n_vocab; i++)
-            s->probability[i] =
-                exp((double)(s->candidates[i].logit - top) / (double)p->temperature);
-        *id = (int32_t)draw(s, (size_t)s->n_vocab);
-    } else {
-        *id = pick_truncated(s, top);
-    }
+    while (s->x[best] < top)
+        best++;
+    *id = best;
+    if (p->temperature == 0)
+        return MARCO_OK;
+    /* From the largest, so that no temperature makes a number too large. */
+    for (size_t i = 0; i < n; i++)
+        s->x[i] = (s->x[i] - top) / p->temperature;
+    s->kernels->softmax(s->x, s->n_vocab);
+    if (p->top_k == 0 && p->top_p >= 1 && p->min_p == 0)
+        *id = draw_any(s);
+    else
+        *id = draw_from(s, truncate(s, s->x[best]));
     return MARCO_OK;
+}
+
+/* ---- scores --------------------------------------------------------------------------------- */
+
+static bool better(marco_token_score a, marco_token_score b)
+{
+    return a.logprob > b.logprob || (a.logprob == b.logprob && a.id < b.id);
+}
+
+/* ln of the sum of exp(x): a block at a time by the kernel, whose largest number is one over the
+ * block's own sum, and the blocks in double precision. */
+static double log_sum_exp(const float *x, size_t n)
+{
+    enum { BLOCK = 1024 };
+    const kern_table *kernels = kern_table_get(NULL);
+    float part[BLOCK];
+    double max = (double)largest(x, n), sum = 0;
+    for (size_t first = 0; first < n; first += BLOCK) {
+        size_t count = n - first < BLOCK ? n - first : BLOCK;
+        double top = (double)largest(x + first, count);
+        memcpy(part, x + first, count * sizeof *part);
+        kernels->softmax(part, (int64_t)count);
+        sum += exp(top - max) / (double)largest(part, count);
+    }
+    return max + log(sum);
+}
+
+float infer_score(const float *logits, int32_t n_vocab, int32_t id, marco_token_score *top,
+                  int32_t n_top)
+{
+    double total = log_sum_exp(logits, (size_t)n_vocab);
+    int32_t n = 0;
+    for (int32_t i = 0; i < n_vocab && n_top > 0; i++) {
+        marco_token_score mine = {i, logits[i]};
+        if (n == n_top && !better(mine, top[n - 1]))
+            continue;
+        int32_t at = n < n_top ? n++ : n - 1;
+        for (; at > 0 && better(mine, top[at - 1]); at--)
+            top[at] = top[at - 1];
+        top[at] = mine;
+    }
+    for (int32_t i = 0; i < n; i++)
+        top[i].logprob = (float)((double)top[i].logprob - total);
+    return (float)((double)logits[id] - total);
 }

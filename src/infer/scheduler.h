@@ -113,11 +113,6 @@ void infer_request_finish(marco_request *request, marco_status status, const cha
 /* After a token was picked: its event; true where it was the last. */
 bool infer_request_accept(marco_request *request, marco_finish *finish);
 
-/* The score of an id under logits [n_vocab], and the n_top likeliest into top. Equal logits: the
- * lower id first. */
-float infer_score(const float *logits, int32_t n_vocab, int32_t id, marco_token_score *top,
-                  int32_t n_top);
-
 /* ---- steps (steps.c) ----------------------------------------------------------------------- */
 
 /* One step of the worker; false where there was nothing to do. */

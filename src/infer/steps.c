@@ -9,7 +9,10 @@
 
 enum { LEAST_CHUNK = 32, SCORED_AT_ONCE = 16 };
 
-#define LEAST_SLICE 2e-3 /* seconds of reading between two tokens of others */
+/* Reading between two tokens of others: of the time that a token of theirs took, and seconds at
+ * least. A layer more may be under way when it is over. */
+#define SLICE       0.8
+#define LEAST_SLICE 2e-3
 
 static void lock_turn(marco_scheduler *s)
 {
@@ -446,7 +449,7 @@ static void adapt_chunk(marco_scheduler *s, double slice, bool others)
 static bool read_prompts(marco_scheduler *s, bool others)
 {
     infer_reading *reading = &s->reading;
-    double slice = s->decode_seconds > LEAST_SLICE ? s->decode_seconds : LEAST_SLICE;
+    double slice = fmax(SLICE * s->decode_seconds, LEAST_SLICE);
     if (!reading->under_way) {
         adapt_chunk(s, slice, others);
         if (!begin_reading(s))

@@ -358,10 +358,10 @@ marco_status model_attention_plan(model_context *ctx, const model_sequence *sequ
     marco_status status = reserve_partials(ctx, need, error);
     if (status)
         return status;
-    float *partials = ctx->partials;
+    size_t at = 0;
     for (int64_t i = 0; i < n; i++) {
-        ctx->runs[i].partials = partials;
-        partials += share_out(ctx, &ctx->runs[i]);
+        ctx->runs[i].partials = need ? ctx->partials + at : NULL;
+        at += share_out(ctx, &ctx->runs[i]);
     }
     return MARCO_OK;
 }

@@ -248,8 +248,7 @@ static void refuse_method(marco_server *server, http_request *request, base_text
     if (server->params.cors && wanted && http_header(request, "Origin")) {
         http_add_header(request, "Access-Control-Allow-Methods", methods);
         http_add_header(request, "Access-Control-Allow-Headers",
-                        "Authorization, Content-Type, X-Api-Key, Anthropic-Version, "
-                        "Anthropic-Beta");
+                        "Authorization, Content-Type, X-Api-Key, *");
         http_add_header(request, "Access-Control-Max-Age", "600");
     }
     http_respond_static(request, 204, NULL, "", 0);

@@ -103,6 +103,11 @@ def plain():
     check("its policy", "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
           and headers["Referrer-Policy"] == "no-referrer", headers)
 
+    taken = subprocess.run([program, "serve", "--check", "-m", "model.gguf", "--port",
+                            str(server.port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    check("--check finds the port taken", taken.returncode == 1 and b"--port" in taken.stderr
+          and not taken.stdout, taken)
+
     # Paths and methods.
     for path in ["/nowhere", "/v1", "/v1/models/../../etc/passwd", "/..%2f..%2fetc%2fpasswd",
                  "//", "/health/", "/%e2%82"]:
@@ -262,13 +267,22 @@ def limits():
     server = Server("--max-body", "1K", "--connections", "40", "--connections-per-address", "20")
     status, _, text = server.ask("/tokenize", "POST", " " * 1025, Content_Type="application/json")
     check("413", status == 413 and "1024" in message_of(text), (status, text))
-    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
-    time.sleep(0.1)
-    try:
-        refused = server.status("/health")
-    except (ConnectionError, http.client.HTTPException):
-        refused = "refused"
-    check("too many connections", refused == "refused", refused)
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(25)]
+
+    def ended(connection):
+        connection.setblocking(False)
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    deadline, refused = time.monotonic() + 10, 0
+    while refused < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        refused = sum(ended(connection) for connection in idle)
+    check("too many connections", 5 <= refused < 10, refused)
     for connection in idle:
         connection.close()
     deadline, status = time.monotonic() + 10, 0
@@ -321,6 +335,79 @@ def ending():
     server.signal(signal.SIGINT)
     check("a second Ctrl-C", server.end() == -signal.SIGINT, server.printed())
     half.close()
+
+
+def begin(server, **parameters):
+    """A streamed completion, its first piece come; the socket."""
+    body = json.dumps(dict({"prompt": "abc", "stream": True, "ignore_eos": True,
+                            "logit_bias": {"97": 100}}, **parameters))
+    stream = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    stream.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                   b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                   % (len(body), body.encode()))
+    text = b""
+    while b"data: {" not in text:
+        piece = stream.recv(4096)
+        if not piece:
+            break
+        text += piece
+    check("a stream", b" 200 OK" in text and b"data: {" in text, text)
+    return stream
+
+
+def rest(stream):
+    text = b""
+    while piece := stream.recv(65536):
+        text += piece
+    return text
+
+
+def metric(server, name):
+    text = server.ask("/metrics")[2].decode()
+    return float(re.search(name + r'\{model="long"\} (\S+)', text).group(1))
+
+
+def work():
+    """Replies under way when their clients, or the server, leave. The model's context is made long,
+    so that replies last until somebody ends them."""
+    subprocess.run([program, "synth", "tiny-qwen3moe", "long"], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open("long/config.json") as file:
+        config = json.load(file)
+    config["max_position_embeddings"] = 10 ** 6
+    with open("long/config.json", "w") as file:
+        json.dump(config, file)
+
+    def serve(*options):
+        return Server("-m", "long=long", "--parallel", "4", *options)
+
+    # Clients that leave make room: more of them, one after another, than there are places.
+    server = serve()
+    for _ in range(10):
+        begin(server, model="long", max_tokens=900000).close()
+    deadline = time.monotonic() + 30
+    while metric(server, "marco_active_requests") > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    check("nobody is left", metric(server, "marco_active_requests") == 0)
+    check("tokens were counted", metric(server, "marco_reply_tokens_total") >= 10)
+    check("exit status", server.stop() == 0)
+    check("the log knows that they left",
+          server.printed().count('"finish":"cancelled"') >= 10, server.printed())
+
+    # A reply that ends in time, and ones that do not.
+    server = serve("--grace", "30")
+    stream = begin(server, model="long", max_tokens=200)
+    server.signal(signal.SIGTERM)
+    text = rest(stream)
+    check("a reply is finished", b"[DONE]" in text and b'"finish_reason":"length"' in text,
+          text[-300:])
+    check("exit status", server.end() == 0)
+    server = serve("--grace", "0")
+    streams = [begin(server, model="long", max_tokens=900000) for _ in range(3)]
+    check("exit status", server.stop() == 0)
+    check("they were cancelled", "3 requests had to be cancelled" in server.printed(),
+          server.printed())
+    check("and cut short", all(b"[DONE]" not in rest(stream) for stream in streams))
 
 
 def manager():
@@ -383,7 +470,7 @@ def tls():
     check("exit status", server.stop() == 0)
 
 
-for part in plain, keys, cors, limits, ending, manager, tls:
+for part in plain, keys, cors, limits, ending, work, manager, tls:
     part()
 print(f"serve.py: {checks} checks, {failed} failed")
 sys.exit(failed > 0)

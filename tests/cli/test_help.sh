@@ -9,7 +9,7 @@ check 'overview' grep -q '^  upcycle ' out
 refuses 2 "no command 'frobnicate'" "$marco" frobnicate
 
 for command in run chat score perplexity imatrix tokenize detokenize inspect convert quantize upcycle \
-    synth bench pull list rm; do
+    synth bench serve pull list rm; do
     works "$marco" $command --help
     check "$command: usage" grep -q "^Usage: marco $command" out
     check "$command: example" grep -q '^Example:' out
@@ -34,7 +34,7 @@ for command in run chat score perplexity imatrix tokenize detokenize inspect con
     refuses 2 "see 'marco $command --help'" "$marco" $command --frobnicate
     refuses 2 "unexpected argument 'x'|needs" "$marco" $command x x x x
 done
-for command in run chat score tokenize detokenize inspect; do
+for command in run chat score tokenize detokenize inspect serve; do
     refuses 2 'give -m MODEL' "$marco" $command </dev/null
     [ $command != run ] || command='run -p x'
     # shellcheck disable=SC2086 # words

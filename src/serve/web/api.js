@@ -1,7 +1,7 @@
-// The server's API: the models it has, and replies as they are written. Addresses are relative, so
-// that the page also works below a path of a proxy.
+// The server's API: the models it has, and replies as they are written. Addresses are relative: the
+// page also works below a path of a proxy.
 
-// kind: 'key', 'busy', 'network', 'refused' (the request is at fault), 'server', 'broken' (the reply
+// kind: 'key', 'busy', 'network', 'refused' (the request is at fault), 'server', 'broken' (it
 // ended early). message is for the user.
 export class ApiError extends Error {
     constructor(kind, message) {

@@ -1,6 +1,6 @@
 // The page: conversations on the left, the open one in the middle, and replies as they are written.
 import { ApiError, listModels, streamReply } from './api.js';
-import { el, iconButton, sends } from './dom.js';
+import { el, iconButton, sends, touch } from './dom.js';
 import { samplingParameters, setUpSettings } from './settings.js';
 import { Store, loadSettings, newChat, saveSettings } from './store.js';
 import { contextText, emptyView, noticeView, replyView, userView } from './view.js';
@@ -71,14 +71,20 @@ function unanswered(run) {
     return last?.role === 'user' && !run ? { message: 'This message has no reply yet.' } : null;
 }
 
+// Not by touch: a keyboard would come up over the messages.
+function focusInput() {
+    if (!touch.matches && !document.body.classList.contains('sidebar-open'))
+        $('input').focus();
+}
+
 // What depends on whether a reply is being written, and on the model.
 function showState() {
     const running = runs.has(chat.id);
     const focused = document.activeElement;
     $('send').hidden = running;
     $('stop').hidden = !running;
-    if (focused?.hidden)
-        $('input').focus();
+    if (!focused || focused.hidden || focused === document.body)
+        focusInput();
     document.title = [chat.title, settings.model, 'marco'].filter((part) => part).slice(0, 2)
         .join(' · ');
     const stats = chat.messages.findLast((message) => message.stats?.prompt !== undefined)?.stats;
@@ -102,9 +108,13 @@ function showMeter(used, size) {
     meter.classList.toggle('nearly-full', used > 0.85 * size);
 }
 
-function keep(one) {
+async function keep(one) {
     one.updated = Date.now();
-    return store.put(one);
+    try {
+        await store.put(one);
+    } catch {
+        $('store-note').hidden = false; // there is no room left
+    }
 }
 
 function rememberOpen() {
@@ -123,7 +133,7 @@ function openChat(other) {
     toBottom();
     $('latest').hidden = true;
     closeSidebar();
-    $('input').focus();
+    focusInput();
 }
 
 // ---- replies -----------------------------------------------------------------------------------
@@ -144,9 +154,10 @@ class Run {
         this.pieces++;
     }
 
+    // Tokens a second; null for a reply that came too fast to tell, as one buffered on its way does.
     rate(tokens = this.pieces) {
         const seconds = (this.last - this.first) / 1000;
-        return tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : null;
+        return tokens > 1 && seconds > 0.05 ? (tokens - 1) / seconds : null;
     }
 
     stats() {
@@ -203,7 +214,8 @@ async function write(of, reply, run, messages) {
         if (error.name === 'AbortError')
             reply.finish = 'stopped';
         else
-            problems.set(of.id, error instanceof ApiError ? error : new ApiError('server', String(error)));
+            problems.set(of.id, error instanceof ApiError ? error
+                                                          : new ApiError('server', String(error)));
     }
     endRun(of, reply, run);
 }
@@ -346,7 +358,8 @@ function showList() {
 }
 
 function listItem(one) {
-    const item = el('li', { class: `${one === chat ? 'open' : ''} ${runs.has(one.id) ? 'busy' : ''}` });
+    const states = [one === chat ? 'open' : '', runs.has(one.id) ? 'busy' : ''];
+    const item = el('li', { class: states.join(' ') });
     const name = el('button', { type: 'button', class: 'name', dir: 'auto', title: one.title,
                                 'aria-current': one === chat ? 'true' : null,
                                 onclick: () => openChat(one) }, one.title || 'Untitled');
@@ -449,7 +462,7 @@ function submit(event) {
     send(text);
 }
 
-// Another tab has changed a conversation: it is taken as that tab left it, unless it is written here.
+// Another tab has changed a conversation: taken as that tab left it, unless written here.
 async function takeOver(id) {
     const theirs = await store.get(id);
     const ours = chats.find((one) => one.id === id);

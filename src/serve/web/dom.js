@@ -47,8 +47,8 @@ async function copy(text) {
 
 export function copyButton(label, text) {
     const words = el('span', {}, 'Copy');
-    const button = el('button', { type: 'button', class: 'quiet', 'aria-label': label }, icon('copy'),
-                      words);
+    const button = el('button', { type: 'button', class: 'quiet', 'aria-label': label },
+                      icon('copy'), words);
     button.addEventListener('click', async () => {
         const copied = await copy(text()).then(() => true, () => false);
         words.textContent = copied ? 'Copied' : 'Not copied';
@@ -58,7 +58,7 @@ export function copyButton(label, text) {
 }
 
 // A touch keyboard has no Shift+Enter, so that Enter makes a new line there.
-const touch = matchMedia('(hover: none) and (pointer: coarse)');
+export const touch = matchMedia('(hover: none) and (pointer: coarse)');
 
 // Whether a key sends what is written. An input method's own Enter does not (229: Safari's way to
 // say that it is one).

@@ -6,7 +6,11 @@ const MAX_DELIMITERS = 2000; // of a paragraph; those beyond are text
 const MAX_BRACKETS = 500;
 
 const SPECIAL = /[\\`*_~[\]<&$\n]|!\[|https?:\/\//g;
-const TARGET = /\([ \n]{0,9}(?:<([^<>\n]{0,4000})>|([^\s()]{0,4000}(?:\([^\s()]{0,999}\)[^\s()]{0,999}){0,9}))(?:[ \n]{1,9}(?:"[^"]{0,999}"|'[^']{0,999}'))?[ \n]{0,9}\)/y;
+// (address "title"); the address is group 1 in angle brackets, else 2, with its own parentheses.
+const BARE = /[^\s()]{0,4000}(?:\([^\s()]{0,999}\)[^\s()]{0,999}){0,9}/.source;
+const TITLE = /(?:[ \n]{1,9}(?:"[^"]{0,999}"|'[^']{0,999}'))?/.source;
+const TARGET = new RegExp(
+    `\\([ \\n]{0,9}(?:<([^<>\\n]{0,4000})>|(${BARE}))${TITLE}[ \\n]{0,9}\\)`, 'y');
 const ADDRESS = /https?:\/\/[^\s<>"`|\\^{}[\]]+/y;
 const ANGLED = /<(https?:\/\/[^\s<>]{1,4000})>/y;
 const BREAK = /<br ?\/?>/iy;

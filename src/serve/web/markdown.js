@@ -198,7 +198,7 @@ function startsItem(lines, i, first) {
         !RULE.test(lines[i].slice(0, 1000));
 }
 
-// The line after a formula in \[ \] or $$ $$ of its own, 0 where none begins (or it has no end yet).
+// The line after a formula in \[ \] or $$ $$ of its own, 0 where none begins or has no end.
 function mathEnd(lines, i) {
     const line = lines[i].trim();
     const close = line.startsWith('\\[') ? '\\]' : line.startsWith('$$') ? '$$' : null;
@@ -251,7 +251,7 @@ function blockElements(lines, depth) {
     return split(lines).map((block) => blockElement(block, depth));
 }
 
-// dir="auto" goes on the outermost block alone: the parts within take its direction, so that a list's
+// dir="auto" goes on the outermost block alone; the parts within take its direction, so that a list's
 // bullets stand on one side.
 function direction(depth) {
     return depth === 0 ? { dir: 'auto' } : {};

@@ -9,7 +9,8 @@ export function newId() {
 }
 
 export function newChat(system) {
-    return { id: newId(), title: '', created: Date.now(), updated: Date.now(), system, messages: [] };
+    const now = Date.now();
+    return { id: newId(), title: '', created: now, updated: now, system, messages: [] };
 }
 
 // ---- conversations -----------------------------------------------------------------------------
