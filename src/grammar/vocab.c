@@ -232,8 +232,10 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
     for (size_t i = 0; i < *n; i++)
         if (words[i].size == 1)
             have[(uint8_t)words[i].bytes[0]] = true;
-    for (int c = 0x20; c < 0xF5; c++)
-        if (!have[c] && c != 0x7F && c != 0xC0 && c != 0xC1)
+    /* Not the bytes that only begin a character: some vocabularies lack those of planes without
+     * characters, and nothing that has begun then needs them. */
+    for (int c = 0x20; c < 0xC0; c++)
+        if (!have[c] && c != 0x7F)
             return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                              "the vocabulary has no token of the single byte 0x%02X: replies of a "
                              "given form need one for every byte",

@@ -28,6 +28,8 @@ static marco_status check(const marco_scheduler *s, const marco_request_params *
             return base_fail(error, MARCO_ERROR_ARGUMENT,
                              "id %d at position %zu of the prompt is outside the vocabulary of %d",
                              p->prompt[i], i, n_vocab);
+    if (p->grammar && !s->vocab)
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED, "%s", s->no_grammar.message);
     if (p->n_top < 0 || p->n_top > MAX_TOP)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "n_top: %d is not between 0 and %d", p->n_top,
                          MAX_TOP);

@@ -372,6 +372,9 @@ marco_status infer_sampler_pick(marco_sampler *s, const float *logits, const uin
                          "the logit of id %d is not a number; the weights are damaged", best);
     }
     float top = largest(s->x, n);
+    if (top == -INFINITY && mask)
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "no token of the vocabulary goes on in the form that is asked for");
     if (!isfinite(top))
         return base_fail(error, MARCO_ERROR_NUMERIC,
                          "the largest logit is %g: nothing can be sampled", (double)top);

@@ -138,7 +138,11 @@ static marco_status allocate(marco_scheduler *s, marco_error *error)
                                       &s->reading.context, error);
     if (!status)
         status = grammar_vocab_create(engine->tokenizer, engine->weights->config.n_vocab,
-                                      engine->end, engine->n_end, &s->vocab, error);
+                                      engine->end, engine->n_end, &s->vocab, &s->no_grammar);
+    if (status == MARCO_ERROR_UNSUPPORTED)
+        return MARCO_OK;
+    if (status && error && s->no_grammar.status)
+        *error = s->no_grammar;
     return status;
 }
 

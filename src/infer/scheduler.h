@@ -69,7 +69,8 @@ struct marco_scheduler {
     marco_engine *engine;
     marco_scheduler_params params; /* no zeros left */
     tensor_type kv_type;
-    grammar_vocab *vocab;
+    grammar_vocab *vocab;   /* NULL: replies of a given form cannot be, */
+    marco_error no_grammar; /* for this reason */
     pthread_t worker;
     pthread_mutex_t lock; /* of the queue, the numbers for others, and `busy` */
     pthread_cond_t wake;
