@@ -152,7 +152,7 @@ static void emit_container(gr_build *b, int32_t rule, char open, char close, boo
     gr_nfa_empty(&nfa, opened, item);
     gr_nfa_empty(&nfa, gr_nfa_bytes(&nfa, opened, &close, 1), accept);
     if (named)
-        value = gr_separator(&nfa, gr_nfa_call(&nfa, item, GR_RULE_STRING), ':');
+        value = gr_separator(&nfa, gr_nfa_name(&nfa, item, GR_RULE_STRING), ':');
     int32_t after = gr_nfa_call(&nfa, value, GR_RULE_VALUE);
     gr_nfa_empty(&nfa, gr_separator(&nfa, after, ','), item);
     gr_nfa_empty(&nfa, gr_nfa_bytes(&nfa, after, &close, 1), accept);
