@@ -139,6 +139,16 @@ bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t si
 /* Counts steps: too many are an error. */
 bool gr_work(gr_build *b, uint64_t steps);
 
+/* Gives back what has been taken since, of which nothing may be kept. */
+typedef struct gr_mark {
+    gr_block *block;
+    size_t used, taken;
+    gr_chars *wide[3];
+} gr_mark;
+
+gr_mark gr_mark_now(const gr_build *b);
+void gr_forget(gr_build *b, const gr_mark *mark);
+
 /* Begins a grammar with the common rules; finishes it with `rule` as the whole text; gives the
  * memory back, in every case. */
 void gr_build_begin(gr_build *b, marco_error *error);

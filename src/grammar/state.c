@@ -2,7 +2,7 @@
 
 #include "grammar/memo.h"
 
-enum { MOST_PLACES = 256, NO_CELL = -1 };
+enum { MOST_PLACES = 64, NO_CELL = -1 };
 
 /* A return node on a stack; stacks share what is below. */
 enum { NO_NAMES = -1, UNKNOWN_NAMES = -2, NO_START = -1 };
