@@ -71,6 +71,26 @@ void *gr_take(gr_build *b, size_t count, size_t size)
     return memory;
 }
 
+gr_mark gr_mark_now(const gr_build *b)
+{
+    gr_mark mark = {.block = b->blocks, .used = b->blocks ? b->blocks->used : 0, .taken = b->taken};
+    memcpy(mark.wide, b->wide, sizeof mark.wide);
+    return mark;
+}
+
+void gr_forget(gr_build *b, const gr_mark *mark)
+{
+    while (b->blocks != mark->block) {
+        gr_block *next = b->blocks->next;
+        base_free(b->blocks);
+        b->blocks = next;
+    }
+    if (b->blocks)
+        b->blocks->used = mark->used;
+    b->taken = mark->taken;
+    memcpy(b->wide, mark->wide, sizeof mark->wide);
+}
+
 bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t size)
 {
     if (gr_bad(b))
@@ -152,7 +172,7 @@ static void emit_container(gr_build *b, int32_t rule, char open, char close, boo
     gr_nfa_empty(&nfa, opened, item);
     gr_nfa_empty(&nfa, gr_nfa_bytes(&nfa, opened, &close, 1), accept);
     if (named)
-        value = gr_separator(&nfa, gr_nfa_call(&nfa, item, GR_RULE_STRING), ':');
+        value = gr_separator(&nfa, gr_nfa_name(&nfa, item, GR_RULE_STRING), ':');
     int32_t after = gr_nfa_call(&nfa, value, GR_RULE_VALUE);
     gr_nfa_empty(&nfa, gr_separator(&nfa, after, ','), item);
     gr_nfa_empty(&nfa, gr_nfa_bytes(&nfa, after, &close, 1), accept);

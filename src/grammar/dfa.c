@@ -491,6 +491,26 @@ gr_dfa *gr_dfa_texts(gr_build *b, const char *const *texts, const size_t *sizes,
     return gr_bad(b) ? NULL : gr_dfa_of(&nfa, start, accept, GR_NONE, true);
 }
 
+bool gr_dfa_endless(gr_build *b, const gr_dfa *d)
+{
+    bool *bounded = gr_take(b, (size_t)d->n + 1, sizeof *bounded), changed = true;
+    /* A state is bounded where all that it leads to are. */
+    while (changed && !gr_bad(b)) {
+        changed = false;
+        for (int32_t s = d->n - 1; s >= 0 && gr_work(b, 4); s--) {
+            bool all = true;
+            for (uint32_t i = d->begin[s]; i < d->begin[s + 1] && all; i++)
+                all = bounded[d->edges[i].to];
+            if (all && !bounded[s])
+                bounded[s] = changed = true;
+        }
+    }
+    for (int32_t s = 0; s < d->n && !gr_bad(b); s++)
+        if (bounded[s])
+            return false;
+    return !gr_bad(b) && d->n > 0;
+}
+
 bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size)
 {
     int32_t at = dfa->n ? 0 : GR_NONE;
@@ -537,7 +557,9 @@ void gr_emit_rule(gr_build *b, int32_t rule, const gr_dfa *dfa)
                 if (!gr_room(b, &items, &capacity, n_calls + 1, sizeof *calls))
                     return;
                 calls = items;
-                calls[n_calls++] = (gr_call){(int32_t)(symbol - GR_CALL), first + e->to};
+                bool name = symbol >= GR_NAME;
+                int32_t callee = (int32_t)(symbol - (name ? GR_NAME : GR_CALL));
+                calls[n_calls++] = (gr_call){callee, first + e->to, name};
             }
         }
         gr_node_fill(b, first + s, edges, n_edges, calls, n_calls, dfa->final[s]);

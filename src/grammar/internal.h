@@ -36,6 +36,7 @@ enum {
 
 #define GR_LAST_CODE_POINT 0x10FFFFu
 #define GR_CALL            0x200000u /* symbol of rule r: GR_CALL + r */
+#define GR_NAME            0x400000u /* the same where the text is a name that may not come twice */
 #define GR_SYMBOL_EMPTY    0xFFFFFFF0u
 #define GR_SYMBOL_BEGIN    0xFFFFFFF1u /* passes before the first symbol only */
 #define GR_SYMBOL_END      0xFFFFFFF2u /* passes after the last symbol only */
@@ -50,6 +51,7 @@ typedef struct gr_edge {
 typedef struct gr_call {
     int32_t to; /* a rule while the grammar is built, then that rule's first node */
     int32_t back;
+    bool name; /* whose text may not be that of another name of the same object */
 } gr_call;
 
 typedef struct gr_node {
@@ -137,6 +139,16 @@ bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t si
 /* Counts steps: too many are an error. */
 bool gr_work(gr_build *b, uint64_t steps);
 
+/* Gives back what has been taken since, of which nothing may be kept. */
+typedef struct gr_mark {
+    gr_block *block;
+    size_t used, taken;
+    gr_chars *wide[3];
+} gr_mark;
+
+gr_mark gr_mark_now(const gr_build *b);
+void gr_forget(gr_build *b, const gr_mark *mark);
+
 /* Begins a grammar with the common rules; finishes it with `rule` as the whole text; gives the
  * memory back, in every case. */
 void gr_build_begin(gr_build *b, marco_error *error);
@@ -168,6 +180,9 @@ void gr_nfa_empty(gr_nfa *nfa, int32_t from, int32_t to);
 /* The bytes one after another; returns the state behind them. */
 int32_t gr_nfa_bytes(gr_nfa *nfa, int32_t from, const char *bytes, size_t size);
 int32_t gr_nfa_call(gr_nfa *nfa, int32_t from, int32_t rule);
+/* A call of a name that may not come twice. Its rule must leave, whatever has been read of a name,
+ * endlessly many to go on with (gr_dfa_endless). */
+int32_t gr_nfa_name(gr_nfa *nfa, int32_t from, int32_t rule);
 
 /* ---- DFAs (dfa.c) -------------------------------------------------------------------------- */
 
@@ -193,6 +208,8 @@ gr_dfa *gr_dfa_without(gr_build *b, const gr_dfa *x, const gr_dfa *y);
 gr_dfa *gr_dfa_all(gr_build *b);
 gr_dfa *gr_dfa_lengths(gr_build *b, int64_t min, int64_t max);
 gr_dfa *gr_dfa_texts(gr_build *b, const char *const *texts, const size_t *sizes, size_t n);
+/* Are there endlessly many strings, whatever they begin with? */
+bool gr_dfa_endless(gr_build *b, const gr_dfa *dfa);
 bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size);
 
 /* The rule whose texts are these JSON texts. */

@@ -62,6 +62,8 @@ static int32_t tail(gr_build *b, const ways *w, uint32_t base, int k, uint32_t f
     if (k == 0)
         return base < floor ? GR_NONE : way(w, base);
     size_t i = 0;
+    if (last < floor)
+        return GR_NONE;
     while (i < w->n && (w->edges[i].high < base || w->edges[i].high < floor))
         i++;
     if (i == w->n || w->edges[i].low > last)

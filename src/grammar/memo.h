@@ -4,7 +4,7 @@
 
 #include "grammar/vocab.h"
 
-/* Immutable. The numbers: exits, then tokens or the words of a mask. */
+/* Immutable. The numbers: exits, ends, doubtful tokens, then tokens or the words of a mask. */
 typedef struct gr_entry {
     /* Plain tokens of so many characters are allowed (they are not among the tokens); 0: see the
      * tokens. */
@@ -12,6 +12,8 @@ typedef struct gr_entry {
     int32_t deepest;  /* the stack may grow by so much, for tokens or for finishing after them */
     uint32_t n_exits; /* trie nodes within which the rule has been left, and below which there are
                        * tokens: what is above on the stack decides about those */
+    uint32_t n_ends;  /* trie nodes with a token at whose end the rule has just been left */
+    uint32_t n_doubtful; /* tokens that the names on the stack decide about */
     uint32_t n_tokens;
     bool dense; /* a mask */
     uint32_t numbers[];

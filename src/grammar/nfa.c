@@ -35,9 +35,19 @@ int32_t gr_nfa_bytes(gr_nfa *nfa, int32_t from, const char *bytes, size_t size)
     return from;
 }
 
-int32_t gr_nfa_call(gr_nfa *nfa, int32_t from, int32_t rule)
+static int32_t add_symbol(gr_nfa *nfa, int32_t from, uint32_t symbol)
 {
     int32_t to = gr_nfa_state(nfa);
-    gr_nfa_edge_add(nfa, from, GR_CALL + (uint32_t)rule, GR_CALL + (uint32_t)rule, to);
+    gr_nfa_edge_add(nfa, from, symbol, symbol, to);
     return to;
+}
+
+int32_t gr_nfa_call(gr_nfa *nfa, int32_t from, int32_t rule)
+{
+    return add_symbol(nfa, from, GR_CALL + (uint32_t)rule);
+}
+
+int32_t gr_nfa_name(gr_nfa *nfa, int32_t from, int32_t rule)
+{
+    return add_symbol(nfa, from, GR_NAME + (uint32_t)rule);
 }

@@ -15,6 +15,7 @@ typedef struct property {
 /* Names that are not declared, with what their values may be. */
 typedef struct others {
     int32_t names, values; /* rules */
+    bool once;             /* each name: there are endlessly many */
 } others;
 
 typedef struct object {
@@ -155,7 +156,7 @@ static void add_others(object *o, const gr_dfa *names, const gr_list *values)
     for (size_t i = 0; i < values->n; i++)
         if (json_is_false(values->items[i]))
             return;
-    others more = {gr_string_rule(b, names), gr_rule_for(o->s, values)};
+    others more = {gr_string_rule(b, names), gr_rule_for(o->s, values), gr_dfa_endless(b, names)};
     void *items = o->others;
     if (!gr_room(b, &items, &o->others_capacity, o->n_others + 1, sizeof *o->others))
         return;
@@ -294,32 +295,42 @@ static void add_declared(object *o, gr_nfa *nfa, int32_t *states, size_t columns
     }
 }
 
-/* Undeclared ones, from all declared passed on. A name may come twice, and a reader then counts one
- * property: so that the first alone counts for the least number. */
+/* An undeclared property; returns the state behind it. */
+static int32_t add_other(gr_nfa *nfa, int32_t from, const others *kind)
+{
+    int32_t named =
+        kind->once ? gr_nfa_name(nfa, from, kind->names) : gr_nfa_call(nfa, from, kind->names);
+    return gr_nfa_call(nfa, gr_separator(nfa, named, ':'), kind->values);
+}
+
+/* Undeclared ones, from all declared passed on: `more` are the states after the first of them.
+ * Where a name may come twice, a reader then counts one property, so that the first alone counts
+ * for the least number. */
 static void add_undeclared(object *o, gr_nfa *nfa, int32_t *states, size_t columns, int32_t to)
 {
     gr_build *b = o->s->b;
     int32_t *more = gr_take(b, columns + 1, sizeof *more);
+    bool once = true;
+    for (size_t i = 0; i < o->n_others; i++)
+        once &= o->others[i].once;
     for (size_t c = 0; c < columns && !gr_bad(b); c++)
         more[c] = gr_nfa_state(nfa);
     for (size_t c = 0; c < columns && !gr_bad(b); c++) {
         int32_t from = *state(states, columns, o->n, c);
-        if ((int64_t)c >= o->min)
+        bool enough = (int64_t)c >= o->min;
+        if (enough)
             gr_nfa_empty(nfa, gr_nfa_bytes(nfa, from, "}", 1), to);
-        gr_nfa_empty(nfa, gr_nfa_bytes(nfa, more[c], "}", 1), to);
+        if (enough || !once)
+            gr_nfa_empty(nfa, gr_nfa_bytes(nfa, more[c], "}", 1), to);
         if (o->max >= 0 && (int64_t)c >= o->max)
             continue;
         size_t next = c + 1 < columns ? c + 1 : columns - 1;
         int32_t name = c > 0 ? gr_separator(nfa, from, ',') : from;
         int32_t again = gr_separator(nfa, more[c], ',');
         for (size_t i = 0; i < o->n_others && !gr_bad(b); i++) {
-            const others *kind = &o->others[i];
-            int32_t value = gr_separator(nfa, gr_nfa_call(nfa, again, kind->names), ':');
-            gr_nfa_empty(nfa, gr_nfa_call(nfa, value, kind->values), more[next]);
-            if ((int64_t)c + 1 < o->min)
-                continue;
-            value = gr_separator(nfa, gr_nfa_call(nfa, name, kind->names), ':');
-            gr_nfa_empty(nfa, gr_nfa_call(nfa, value, kind->values), more[next]);
+            gr_nfa_empty(nfa, add_other(nfa, again, &o->others[i]), more[next]);
+            if (once || (int64_t)c + 1 >= o->min)
+                gr_nfa_empty(nfa, add_other(nfa, name, &o->others[i]), more[next]);
         }
     }
 }

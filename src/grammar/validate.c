@@ -144,6 +144,25 @@ static bool accepts_combined(gr_schemas *s, const json_t *schema, const json_t *
     return true;
 }
 
+/* Without regard to enum and const. */
+static bool accepts_otherwise(gr_schemas *s, const json_t *schema, const json_t *value, bool plain,
+                              int depth)
+{
+    const json_t *types = json_object_get(schema, "type");
+    unsigned type = type_of(value);
+    if (types && !(gr_types(types) & type))
+        return false;
+    if (!plain && !accepts_combined(s, schema, value, depth))
+        return false;
+    if (type & (GR_WHOLE | GR_PARTIAL))
+        return accepts_number(schema, value);
+    if (type == GR_STRING)
+        return accepts_string(s, schema, value);
+    if (type == GR_OBJECT)
+        return accepts_object(s, schema, value, depth);
+    return type != GR_ARRAY || accepts_array(s, schema, value, depth);
+}
+
 bool gr_accepts(gr_schemas *s, const json_t *schema, const json_t *value, bool plain, int depth)
 {
     if (gr_bad(s->b) || !gr_work(s->b, 16))
@@ -156,40 +175,37 @@ bool gr_accepts(gr_schemas *s, const json_t *schema, const json_t *value, bool p
     if (!json_is_object(schema))
         return json_is_true(schema);
     gr_check_keywords(s, schema);
-    const json_t *types = json_object_get(schema, "type");
     const json_t *constant = json_object_get(schema, "const");
     const json_t *values = json_object_get(schema, "enum");
-    unsigned type = type_of(value);
-    if (gr_bad(s->b) || (types && !(gr_types(types) & type)) ||
-        (constant && !gr_value_equal(constant, value)))
+    if (gr_bad(s->b) || (constant && !gr_value_equal(constant, value)))
         return false;
     bool listed = values == NULL;
     for (size_t i = 0; i < json_array_size(values) && !listed; i++)
         listed = gr_work(s->b, 1) && gr_value_equal(json_array_get(values, i), value);
-    if (!listed || (!plain && !accepts_combined(s, schema, value, depth)))
-        return false;
-    if (type & (GR_WHOLE | GR_PARTIAL))
-        return accepts_number(schema, value);
-    if (type == GR_STRING)
-        return accepts_string(s, schema, value);
-    if (type == GR_OBJECT)
-        return accepts_object(s, schema, value, depth);
-    return type != GR_ARRAY || accepts_array(s, schema, value, depth);
+    return listed && accepts_otherwise(s, schema, value, plain, depth);
 }
 
-static bool all_accept(gr_schemas *s, const gr_list *list, const json_t *value)
+/* `listing`: the one that lists the value, or NULL. */
+static bool all_accept(gr_schemas *s, const gr_list *list, const json_t *value,
+                       const json_t *listing)
 {
-    for (size_t i = 0; i < list->n; i++)
-        if (!gr_accepts(s, list->items[i], value, true, 0))
+    for (size_t i = 0; i < list->n && gr_work(s->b, 16); i++) {
+        const json_t *schema = list->items[i];
+        bool both = json_object_get(schema, "const") && json_object_get(schema, "enum");
+        bool good = schema == listing && !both ? accepts_otherwise(s, schema, value, true, 0)
+                                               : gr_accepts(s, schema, value, true, 0);
+        if (!good)
             return false;
+    }
     return true;
 }
 
 bool gr_enumerated(gr_schemas *s, const gr_list *list, json_t **out)
 {
-    const json_t *values = NULL, *constant = NULL;
+    const json_t *values = NULL, *constant = NULL, *listing = NULL;
     *out = NULL;
     for (size_t i = 0; i < list->n && !values && !constant; i++) {
+        listing = list->items[i];
         constant = json_object_get(list->items[i], "const");
         values = json_object_get(list->items[i], "enum");
     }
@@ -200,7 +216,7 @@ bool gr_enumerated(gr_schemas *s, const gr_list *list, json_t **out)
     bool good = *out != NULL;
     for (size_t i = 0; i < n && good && !gr_bad(s->b); i++) {
         const json_t *value = constant ? constant : json_array_get(values, i);
-        if (all_accept(s, list, value))
+        if (all_accept(s, list, value, listing))
             good = json_array_append(*out, (json_t *)value) == 0;
     }
     if (!good && !gr_bad(s->b))
@@ -267,7 +283,7 @@ static bool pair_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int
             json_decref(values);
             continue;
         }
-        json_array_foreach(values, k, value) shared |= all_accept(s, sides[1 - i], value);
+        json_array_foreach(values, k, value) shared |= all_accept(s, sides[1 - i], value, NULL);
         json_decref(values);
         if (!shared)
             return !gr_bad(s->b);
@@ -285,6 +301,7 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth)
 {
     enum { DEEPEST = 4 };
     gr_alternatives a, b;
+    gr_mark mark = gr_mark_now(s->b);
     bool disjoint = depth <= DEEPEST, proving = s->proving;
     s->proving = true;
     if (disjoint) {
@@ -295,5 +312,6 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth)
         for (size_t k = 0; disjoint && !gr_bad(s->b) && k < b.n; k++)
             disjoint = gr_work(s->b, 16) && pair_disjoint(s, &a.items[i], &b.items[k], depth);
     s->proving = proving;
+    gr_forget(s->b, &mark);
     return disjoint && !gr_bad(s->b);
 }

@@ -279,8 +279,14 @@ def in_python(schema):
 
 def problem_with(schema, text):
     """Why the text is no valid document, None where it is one."""
+    def pairs(items):
+        names = [name for name, _ in items]
+        # Of finitely many names, one may come twice.
+        if len(set(names)) < len(names) and "propertyNames" not in json.dumps(schema):
+            raise ValueError("the same name twice")
+        return dict(items)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=pairs)
     except ValueError as problem:
         return str(problem)
     checker = DRAFT(in_python(schema), format_checker=DRAFT.FORMAT_CHECKER)

@@ -174,7 +174,18 @@ static const struct {
     {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}},\"additionalProperties\":{"
      "\"type\":\"integer\"}}",
      {"{}", "{\"a\":null}", "{\"b\":1}", "{\"a\":null,\"ab\":1,\"\":2}", "{\"A\":1}"},
-     {"{\"a\":1}", "{\"b\":null}", "{\"b\":1,\"a\":null}", "{\"\\u0061\":1}"}},
+     {"{\"a\":1}", "{\"b\":null}", "{\"b\":1,\"a\":null}", "{\"\\u0061\":1}", "{\"b\":1,\"b\":2}",
+      "{\"a\":null,\"a\":null}", "{\"\":1,\"b\":1,\"\":1}"}},
+    {"{\"type\":\"object\",\"additionalProperties\":{\"type\":[\"null\",\"object\"]},"
+     "\"minProperties\":2}",
+     {"{\"a\":null,\"b\":null}", "{\"\":{\"a\":1},\"a\":null,\"aa\":{}}",
+      "{\"x\":{\"x\":{\"x\":1}},\"xx\":{\"x\":[]}}"},
+     {"{}", "{\"a\":null}", "{\"a\":null,\"a\":null}", "{\"a\":null,\"b\":null,\"a\":null}",
+      "{\"x\":{\"y\":1,\"y\":2},\"z\":null}"}},
+    {"{\"type\":\"object\",\"patternProperties\":{\"^[ab]$\":{\"type\":\"null\"}},"
+     "\"additionalProperties\":false}",
+     {"{}", "{\"a\":null}", "{\"a\":null,\"b\":null}"},
+     {"{\"c\":null}", "{\"ab\":null}"}},
     {"{\"type\":\"object\",\"maxProperties\":2,\"minProperties\":1,\"properties\":{\"a\":true,"
      "\"b\":true,\"c\":true},\"additionalProperties\":false}",
      {"{\"a\":1}", "{\"a\":[],\"c\":{\"x\":[1]}}", "{\"b\":\"\"}"},
@@ -257,8 +268,9 @@ static const struct {
      {"{\"n\":null}", "{\"n\":{\"n\":{\"n\":null}}}"},
      {"{}", "{\"n\":{}}", "{\"n\":{\"n\":null}"}},
     {"{}",
-     {"1", "\"a\"", "[1,[],{}]", "{\"a\":{\"b\":[null]}}", "true"},
-     {"", "tru", "[1,]", "{\"a\"}", "{1:2}", "nul", "'a'"}},
+     {"1", "\"a\"", "[1,[],{}]", "{\"a\":{\"b\":[null]}}", "true", "[{\"a\":1},{\"a\":{\"a\":1}}]"},
+     {"", "tru", "[1,]", "{\"a\"}", "{1:2}", "nul", "'a'", "{\"a\":1,\"a\":1}",
+      "[{\"a\":1,\"b\":2, \"a\":1}]"}},
 };
 
 static void test_languages(void **state)
