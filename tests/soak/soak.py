@@ -24,6 +24,10 @@ import mischief
 from wire import Answer, Connection, Gone, request
 
 KEYS = [f"soak-key-{i:02d}-abcdefghijklmnop" for i in range(8)]
+FORMATS = [{"type": "json_object"}, {"type": "json_schema", "json_schema": {
+    "name": "sailor", "strict": True, "schema": {
+        "type": "object", "additionalProperties": False, "required": ["name", "age"],
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}}}]
 PATIENCE = 180  # seconds for an answer
 WORDS = "the sea a ship of wood and rope goes out at dawn with bread for nine days".split()
 
@@ -112,6 +116,8 @@ class Soak:
                 body["model"] = self.arguments.name
             elif r.random() < 0.2:
                 body["n"] = 2
+            elif r.random() < 0.2:
+                body["response_format"] = r.choice(FORMATS)
         return path, body
 
     def small_request(self):
