@@ -15,7 +15,7 @@ typedef struct marco_server marco_server;
 
 /* A model to be served: its files are read when it is first asked for, the first one's at once. */
 typedef struct marco_serve_model {
-    const char *name; /* NULL: the checkpoint's own */
+    const char *name; /* NULL: that of its file or folder, without ".gguf" */
     const char *path;
 } marco_serve_model;
 

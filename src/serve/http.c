@@ -5,7 +5,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -21,13 +20,6 @@ enum {
 /* How far a body may go beyond the limit and still be read, so that its sender, who may not listen
  * before he has sent all, hears why it is refused. */
 enum { PATIENCE = 2 };
-
-double http_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* ---- requests: birth and death --------------------------------------------------------------- */
 
@@ -122,7 +114,7 @@ static void *on_line(void *user, const char *uri, struct MHD_Connection *connect
     pthread_mutex_init(&request->lock, NULL);
     request->server = server;
     request->connection = connection;
-    request->began = http_now();
+    request->began = base_now();
     request->path = decode_path(uri, &request->path_bad);
     snprintf(request->peer, sizeof request->peer, "%s", link->peer);
     atomic_store(&request->refs, 1);
@@ -140,7 +132,7 @@ static void finish(http_link *link, bool well)
     pthread_mutex_lock(&server->lock);
     http_request *request = link->request;
     link->request = NULL;
-    link->since = http_now();
+    link->since = base_now();
     if (request)
         request->left |= !well;
     pthread_mutex_unlock(&server->lock);
@@ -194,7 +186,7 @@ static void on_connection_begin(http_server *server, struct MHD_Connection *conn
         return; /* its requests are then refused for want of memory */
     link->server = server;
     link->fd = info->connect_fd;
-    link->since = http_now();
+    link->since = base_now();
     name_peer(connection, link->peer, sizeof link->peer);
     pthread_mutex_lock(&server->lock);
     link->id = ++server->last_link;

@@ -72,7 +72,7 @@ uint64_t http_id(const http_request *request)
 
 double http_age(const http_request *request)
 {
-    return http_now() - request->began;
+    return base_now() - request->began;
 }
 
 int http_status(const http_request *request)

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/time.h"
 #include "serve/http.h"
 
 enum { HTTP_WORKERS = 4, HTTP_LINGERERS = 64 };
@@ -112,9 +113,6 @@ struct http_server {
     } lingerers[HTTP_LINGERERS];
     int n_lingerers;
 };
-
-/* Seconds on a clock that only goes forward. */
-double http_now(void);
 
 /* Releases a reference. */
 void http_release(http_request *request);

@@ -40,7 +40,7 @@ void http_watch_linger(http_server *server, int fd)
     if (own < 0)
         return;
     server->lingerers[server->n_lingerers].fd = own;
-    server->lingerers[server->n_lingerers++].until = http_now() + LINGER_SECONDS;
+    server->lingerers[server->n_lingerers++].until = base_now() + LINGER_SECONDS;
     http_watch_wake(server);
 }
 
@@ -49,7 +49,7 @@ static void mark_hung(http_server *server, uint64_t id)
     for (http_link *link = server->links; link; link = link->next) {
         if (link->id != id)
             continue;
-        link->hung = http_now();
+        link->hung = base_now();
         if (link->request && !atomic_load(&link->request->receiving))
             link->request->left = true;
     }
@@ -94,7 +94,7 @@ static void end_late(http_server *server)
 {
     static const char answer[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
                                  "Content-Length: 0\r\n\r\n";
-    double now = http_now();
+    double now = base_now();
     for (http_link *link = server->links; link; link = link->next) {
         http_request *request = link->request;
         bool waits = request && !atomic_load(&request->receiving);
@@ -117,7 +117,7 @@ static void end_late(http_server *server)
 static void drain(http_server *server)
 {
     char scrap[16 << 10];
-    double now = http_now();
+    double now = base_now();
     for (int i = 0; i < server->n_lingerers;) {
         int fd = server->lingerers[i].fd;
         ssize_t n;
@@ -139,7 +139,7 @@ static void *watch(void *user)
 {
     http_server *server = user;
     struct epoll_event events[64];
-    double looked = http_now();
+    double looked = base_now();
     pthread_mutex_lock(&server->lock);
     while (server->watching) {
         int tick = server->n_lingerers ? LINGER_TICK : TICK;
@@ -155,8 +155,8 @@ static void *watch(void *user)
         }
         tell(server);
         drain(server);
-        if (http_now() - looked > 1e-3 * TICK) {
-            looked = http_now();
+        if (base_now() - looked > 1e-3 * TICK) {
+            looked = base_now();
             end_late(server);
         }
     }

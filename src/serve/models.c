@@ -52,6 +52,23 @@ void serve_names_free(char **names, size_t n)
     base_free(names);
 }
 
+/* "marco-mini" of "models/marco-mini.gguf" and of "models/marco-mini/": what its owner called it,
+ * which says more than what the checkpoint calls itself. NULL where memory is short. */
+static char *name_of(const char *path)
+{
+    static const char suffix[] = ".gguf";
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    size_t size = end - begin, cut = sizeof suffix - 1;
+    if (size > cut && memcmp(path + end - cut, suffix, cut) == 0)
+        size -= cut;
+    return base_strndup(path + begin, size);
+}
+
 marco_status serve_names(const marco_serve_params *params, char ***out, marco_error *error)
 {
     marco_status status = MARCO_OK;
@@ -61,12 +78,7 @@ marco_status serve_names(const marco_serve_params *params, char ***out, marco_er
         return base_fail_memory(error, params->n_models * sizeof *names, "the models' names");
     for (size_t i = 0; !status && i < params->n_models; i++) {
         const marco_serve_model *model = &params->models[i];
-        model_source *source = NULL;
-        status = model_source_open(model->path, &source, error);
-        if (status)
-            break;
-        names[i] = base_strdup(model->name ? model->name : source->config.name);
-        model_source_close(source);
+        names[i] = model->name ? base_strdup(model->name) : name_of(model->path);
         if (!names[i])
             status = base_fail_memory(error, 64, "a model's name");
         else if (!names[i][0] || base_utf8_check(names[i], strlen(names[i])) != strlen(names[i]))
@@ -141,7 +153,7 @@ static int on_progress(void *user, const char *what, uint64_t done, uint64_t tot
 
 static void unload(serve_models *models, entry *e)
 {
-    double begin = http_now();
+    double begin = base_now();
     marco_scheduler_stats stats = {0};
     marco_scheduler_stats_get(e->model.scheduler, &stats);
     save_session(models, e);
@@ -157,7 +169,7 @@ static void unload(serve_models *models, entry *e)
     e->model.engine = NULL;
     e->state = UNLOADED;
     pthread_mutex_unlock(&models->lock);
-    serve_log_event(models->server, "unloaded", e->model.name, http_now() - begin, NULL);
+    serve_log_event(models->server, "unloaded", e->model.name, base_now() - begin, NULL);
 }
 
 /* Unloads the idle model that was let go first. False: there is none. */
@@ -206,7 +218,7 @@ static marco_status open_once(serve_models *models, entry *e, marco_error *error
 
 static marco_status load(serve_models *models, entry *e, marco_error *error)
 {
-    double begin = http_now();
+    double begin = base_now();
     marco_status status = open_once(models, e, error);
     while (status == MARCO_ERROR_MEMORY && make_room(models))
         status = open_once(models, e, error);
@@ -221,7 +233,7 @@ static marco_status load(serve_models *models, entry *e, marco_error *error)
         return status;
     }
     load_session(models, e);
-    serve_log_event(models->server, "loaded", e->model.name, http_now() - begin, NULL);
+    serve_log_event(models->server, "loaded", e->model.name, base_now() - begin, NULL);
     return MARCO_OK;
 }
 
@@ -256,7 +268,7 @@ static entry *find_wanted(serve_models *models)
 /* A model that has been idle for too long; *wait: seconds until there is one. */
 static entry *find_idle(serve_models *models, double *wait)
 {
-    double limit = models->server->params.idle_unload_seconds, now = http_now();
+    double limit = models->server->params.idle_unload_seconds, now = base_now();
     *wait = 3600;
     for (size_t i = 0; limit > 0 && i < models->n; i++) {
         entry *e = &models->entries[i];
@@ -294,7 +306,7 @@ static void *run_loader(void *user)
             marco_status status = load(models, e, &error);
             pthread_mutex_lock(&models->lock);
             e->state = status ? UNLOADED : LOADED;
-            e->used = http_now();
+            e->used = base_now();
             serve_waiters(models, e, status, &error);
         } else if ((e = find_idle(models, &wait)) != NULL) {
             e->state = UNLOADING;
@@ -363,7 +375,7 @@ marco_status serve_models_create(marco_server *server, serve_models **out, marco
     models->progress = (marco_progress){0};
     if (!status) {
         models->entries[0].state = LOADED;
-        models->entries[0].used = http_now();
+        models->entries[0].used = base_now();
         int code = pthread_create(&models->loader, NULL, run_loader, models);
         if (code)
             status = base_fail_errno(error, code, "starting", "the thread that loads models");
@@ -450,7 +462,7 @@ void serve_model_release(serve_models *models, serve_model *model)
     entry *e = (entry *)model;
     pthread_mutex_lock(&models->lock);
     e->holders--;
-    e->used = http_now();
+    e->used = base_now();
     pthread_cond_broadcast(&models->changed);
     pthread_mutex_unlock(&models->lock);
 }

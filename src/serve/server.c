@@ -627,9 +627,9 @@ marco_status marco_server_reload(marco_server *server, marco_error *error)
 /* Waits until no request is open, at most so long. */
 static size_t wait_open(marco_server *server, double seconds)
 {
-    double until = http_now() + seconds;
+    double until = base_now() + seconds;
     size_t open;
-    while ((open = http_server_open_requests(server->http)) > 0 && http_now() < until) {
+    while ((open = http_server_open_requests(server->http)) > 0 && base_now() < until) {
         struct timespec moment = {.tv_nsec = 20 * 1000 * 1000};
         nanosleep(&moment, NULL);
     }
