@@ -70,11 +70,20 @@ static ask *ask_new(marco_server *server, http_request *http, answer_fn answer)
     return NULL;
 }
 
+static void *acquire(void *user)
+{
+    ask *a = user;
+    serve_models_acquire(serve_server_models(a->server), a->request.model, on_model, a);
+    return NULL;
+}
+
 /* Goes on where the body was fine, and refuses where it was not. */
 static void ask_go(ask *a, bool fine, const api_refusal *refusal)
 {
     if (fine) {
-        serve_models_acquire(serve_server_models(a->server), a->request.model, on_model, a);
+        size_t size;
+        http_body(a->http, &size);
+        api_run(size, acquire, a);
         return;
     }
     api_answer_refusal(a->http, refusal);

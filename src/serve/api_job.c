@@ -29,6 +29,7 @@ typedef struct stream {
 struct job {
     marco_server *server;
     http_request *http;
+    api_form form;
     api_request request;
     serve_model *model;
     api_work work;
@@ -488,13 +489,37 @@ static void on_model(void *user, serve_model *model, marco_status status, const 
     job_free(j);
 }
 
+static void *start(void *user)
+{
+    job *j = user;
+    size_t size;
+    const char *body = http_body(j->http, &size);
+    if (api_request_parse(j->form, body, size, &j->request, &j->refusal)) {
+        serve_models_acquire(serve_server_models(j->server), j->request.model, on_model, j);
+    } else {
+        api_answer_refusal(j->http, &j->refusal);
+        job_free(j);
+    }
+    return NULL;
+}
+
+void api_run(size_t size, void *(*fn)(void *user), void *user)
+{
+    enum { LONG = 64 << 10 }; /* some 50 ms in the worst case, text of digits */
+    pthread_t thread;
+    if (size > LONG && pthread_create(&thread, NULL, fn, user) == 0)
+        pthread_detach(thread);
+    else
+        fn(user);
+}
+
 void api_job_start(marco_server *server, http_request *http, api_form form)
 {
-    api_refusal refusal;
     size_t size;
-    const char *body = http_body(http, &size);
+    http_body(http, &size);
     job *j = base_calloc(1, sizeof *j);
     if (!j || pthread_mutex_init(&j->lock, NULL) != 0) {
+        api_refusal refusal;
         base_free(j);
         api_refuse_memory(&refusal);
         api_answer_refusal(http, &refusal);
@@ -502,11 +527,7 @@ void api_job_start(marco_server *server, http_request *http, api_form form)
     }
     j->server = server;
     j->http = http;
-    if (!api_request_parse(form, body, size, &j->request, &refusal)) {
-        api_answer_refusal(http, &refusal);
-        job_free(j);
-        return;
-    }
+    j->form = form;
     http_on_gone(http, on_gone, j);
-    serve_models_acquire(serve_server_models(server), j->request.model, on_model, j);
+    api_run(size, start, j);
 }

@@ -196,6 +196,14 @@ status, answer = ask("POST", "/v1/messages", {"messages": HELLO})
 check("Anthropic's errors", status == 400 and answer["type"] == "error" and
       answer["error"]["type"] == "invalid_request_error", answer)
 
+big = json.dumps({"prompt": "7 " * 200000, "add_special_tokens": False})
+check("a long text, in a thread of its own", ask("POST", "/tokenize", raw=big)[1].get("count")
+      == 400000)
+check("a prompt that is far too long", ask("POST", "/v1/completions", {"prompt": "7 " * 200000})[1]
+      ["error"]["code"] == "context_length_exceeded")
+check("a long body that is wrong", ask("POST", "/v1/completions", {"prompt": "7" * 99999, "x": 1})
+      [1]["error"]["param"] == "x")
+
 # ---- clients that leave --------------------------------------------------------------------------
 
 

@@ -96,6 +96,7 @@ static void test_calls(void **state)
         {CALL("f", "{}") "\n<tool", "C(f|{})T(\n<tool)"},
         {CALL("f", "{}") "\n<tool> " CALL("g", "{}"), "C(f|{})T(\n<tool> )C(g|{})"},
         /* The tags within strings are text. */
+        {CALL("f", "{\"a\": \"or </tool_call>\"}"), "C(f|{\"a\": \"or </tool_call>\"})"},
         {CALL("f", "{\"a\": \"</tool_call>\"}"), "C(f|{\"a\": \"</tool_call>\"})"},
         {CALL("f", "{\"a\": \"\\\"<tool_call>\\\\\"}"), "C(f|{\"a\": \"\\\"<tool_call>\\\\\"})"},
         /* As the model wrote it, spaces and all; also where the last tag is missing. */
