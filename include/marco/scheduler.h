@@ -101,7 +101,8 @@ typedef struct marco_request_result {
 } marco_request_result;
 
 /* Called from the scheduler's thread, never two at once for one scheduler. They must return soon,
- * and may call marco_request_cancel alone of what is declared here. Each may be NULL. */
+ * and may call marco_request_cancel alone of what is declared here; the last one may release the
+ * request, and free its grammar where no other uses it. Each may be NULL. */
 typedef struct marco_request_events {
     void *user;
     /* So much of the prompt has been read, from time to time while that takes long. */

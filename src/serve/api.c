@@ -24,7 +24,7 @@ static void messages(marco_server *server, http_request *http)
 /* ---- models -------------------------------------------------------------------------------- */
 
 /* With the members that either API's clients look for. */
-static void add_model(base_text *out, const char *name, int64_t created)
+static void add_model(base_text *out, const char *name, int64_t created, int32_t context)
 {
     char date[40] = "";
     time_t seconds = (time_t)created;
@@ -33,8 +33,9 @@ static void add_model(base_text *out, const char *name, int64_t created)
         strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &parts);
     base_text_add(out, "{\"id\":");
     format_json_escape(out, name, strlen(name));
-    base_text_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"marco\"",
-                     (long long)created);
+    base_text_printf(
+        out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"marco\",\"context_length\":%d",
+        (long long)created, context);
     base_text_printf(out, ",\"type\":\"model\",\"created_at\":\"%s\",\"display_name\":", date);
     format_json_escape(out, name, strlen(name));
     base_text_add_char(out, '}');
@@ -54,12 +55,13 @@ static void list_models(marco_server *server, http_request *http)
     const serve_models *models = serve_server_models(server);
     base_text out = {0};
     int64_t created;
+    int32_t context;
     const char *name;
     base_text_add(&out, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; (name = serve_models_name(models, i, &created)); i++) {
+    for (size_t i = 0; (name = serve_models_name(models, i, &created, &context)); i++) {
         if (i)
             base_text_add_char(&out, ',');
-        add_model(&out, name, created);
+        add_model(&out, name, created, context);
     }
     base_text_add(&out, "],\"has_more\":false}");
     answer(http, &out);
@@ -71,9 +73,10 @@ static void get_model(marco_server *server, http_request *http)
     const char *asked = http_path(http) + strlen("/v1/models/"), *name;
     base_text out = {0};
     int64_t created;
-    for (size_t i = 0; (name = serve_models_name(models, i, &created)); i++) {
+    int32_t context;
+    for (size_t i = 0; (name = serve_models_name(models, i, &created, &context)); i++) {
         if (strcmp(name, asked) == 0) {
-            add_model(&out, name, created);
+            add_model(&out, name, created, context);
             answer(http, &out);
             return;
         }

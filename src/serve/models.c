@@ -22,6 +22,7 @@ typedef enum entry_state { UNLOADED, LOADING, LOADED, UNLOADING } entry_state;
 typedef struct entry {
     serve_model model; /* first: what is handed out */
     char *path;
+    int32_t context; /* tokens of a prompt with its reply */
     entry_state state;
     size_t holders;
     double used;              /* when it was last let go */
@@ -340,6 +341,7 @@ static marco_status fill(serve_models *models, marco_error *error)
     for (size_t i = 0; i < models->n; i++) {
         entry *e = &models->entries[i];
         struct stat info;
+        model_source *source = NULL;
         if (stat(params->models[i].path, &info))
             return base_fail_errno(error, errno, "opening", params->models[i].path);
         e->model.name = models->names[i];
@@ -347,6 +349,13 @@ static marco_status fill(serve_models *models, marco_error *error)
         e->path = base_strdup(params->models[i].path);
         if (!e->path)
             return base_fail_memory(error, 64, "a model's path");
+        /* What cannot be loaded later is better known now. */
+        status = model_source_open(e->path, &source, error);
+        if (status)
+            return status;
+        int32_t n_ctx = params->scheduler.n_ctx;
+        e->context = n_ctx ? n_ctx : source->config.n_ctx_train;
+        model_source_close(source);
     }
     return MARCO_OK;
 }
@@ -467,12 +476,13 @@ void serve_model_release(serve_models *models, serve_model *model)
     pthread_mutex_unlock(&models->lock);
 }
 
-const char *serve_models_name(const serve_models *models, size_t i, int64_t *created)
+const char *serve_models_name(const serve_models *models, size_t i, int64_t *created,
+                              int32_t *context)
 {
     if (i >= models->n)
         return NULL;
-    if (created)
-        *created = models->entries[i].model.created;
+    *created = models->entries[i].model.created;
+    *context = models->entries[i].context;
     return models->entries[i].model.name;
 }
 

@@ -27,8 +27,9 @@ typedef void (*serve_ready_fn)(void *user, serve_model *model, marco_status stat
 void serve_models_acquire(serve_models *models, const char *name, serve_ready_fn ready, void *user);
 void serve_model_release(serve_models *models, serve_model *model);
 
-/* The i-th name, NULL past the last, and the time of its checkpoint. */
-const char *serve_models_name(const serve_models *models, size_t i, int64_t *created);
+/* The i-th name, NULL past the last, the time of its checkpoint, and its context in tokens. */
+const char *serve_models_name(const serve_models *models, size_t i, int64_t *created,
+                              int32_t *context);
 
 /* ---- the server (server.c) ----------------------------------------------------------------- */
 
