@@ -21,7 +21,7 @@ typedef struct marco_grammar marco_grammar;
 
 /* The JSON documents, written without needless space, that a JSON Schema (draft 2020-12, a JSON
  * text of `size` bytes) accepts. A keyword that is not supported is MARCO_ERROR_UNSUPPORTED with
- * its name and place; see docs/serving.md for those that are. */
+ * its name and place; see docs/structured-output.md for those that are. */
 MARCO_API marco_status marco_grammar_from_schema(const char *schema, size_t size,
                                                  marco_grammar **out, marco_error *error);
 

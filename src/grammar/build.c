@@ -43,7 +43,7 @@ bool gr_work(gr_build *b, uint64_t steps)
     return !gr_bad(b);
 }
 
-void *gr_take(gr_build *b, size_t count, size_t size)
+static void *take_from(gr_build *b, gr_block **blocks, size_t count, size_t size)
 {
     uint64_t bytes;
     if (gr_bad(b))
@@ -53,45 +53,36 @@ void *gr_take(gr_build *b, size_t count, size_t size)
         return NULL;
     }
     bytes = (bytes + 15) / 16 * 16;
-    if (!b->blocks || bytes > b->blocks->size - b->blocks->used) {
+    if (!*blocks || bytes > (*blocks)->size - (*blocks)->used) {
         size_t room = bytes > BLOCK ? bytes : BLOCK;
         gr_block *block = base_alloc(sizeof *block + room);
         if (!block) {
             b->status = base_fail_memory(b->error, room, "a grammar");
             return NULL;
         }
-        *block = (gr_block){.next = b->blocks, .size = room};
-        b->blocks = block;
+        *block = (gr_block){.next = *blocks, .size = room};
+        *blocks = block;
     }
-    void *memory = b->blocks->bytes + b->blocks->used;
-    b->blocks->used += bytes;
+    void *memory = (*blocks)->bytes + (*blocks)->used;
+    (*blocks)->used += bytes;
     b->taken += bytes;
     memset(memory, 0, bytes);
     gr_work(b, bytes / 64);
     return memory;
 }
 
-gr_mark gr_mark_now(const gr_build *b)
+void *gr_take(gr_build *b, size_t count, size_t size)
 {
-    gr_mark mark = {.block = b->blocks, .used = b->blocks ? b->blocks->used : 0, .taken = b->taken};
-    memcpy(mark.wide, b->wide, sizeof mark.wide);
-    return mark;
+    return take_from(b, &b->blocks, count, size);
 }
 
-void gr_forget(gr_build *b, const gr_mark *mark)
+void *gr_keep(gr_build *b, size_t count, size_t size)
 {
-    while (b->blocks != mark->block) {
-        gr_block *next = b->blocks->next;
-        base_free(b->blocks);
-        b->blocks = next;
-    }
-    if (b->blocks)
-        b->blocks->used = mark->used;
-    b->taken = mark->taken;
-    memcpy(b->wide, mark->wide, sizeof mark->wide);
+    return take_from(b, &b->kept, count, size);
 }
 
-bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t size)
+static bool room_from(gr_build *b, gr_block **blocks, void **items, size_t *capacity, size_t need,
+                      size_t size)
 {
     if (gr_bad(b))
         return false;
@@ -100,7 +91,7 @@ bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t si
     size_t more = *capacity < 8 ? 16 : *capacity * 2;
     if (more < need)
         more = need;
-    void *grown = gr_take(b, more, size);
+    void *grown = take_from(b, blocks, more, size);
     if (!grown)
         return false;
     if (*capacity)
@@ -110,10 +101,45 @@ bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t si
     return true;
 }
 
+bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t size)
+{
+    return room_from(b, &b->blocks, items, capacity, need, size);
+}
+
+bool gr_room_kept(gr_build *b, void **items, size_t *capacity, size_t need, size_t size)
+{
+    return room_from(b, &b->kept, items, capacity, need, size);
+}
+
+gr_mark gr_mark_now(const gr_build *b)
+{
+    gr_mark mark = {.block = b->blocks, .used = b->blocks ? b->blocks->used : 0};
+    return mark;
+}
+
+static void free_blocks(gr_build *b, gr_block **blocks, const gr_block *last)
+{
+    while (*blocks != last) {
+        gr_block *next = (*blocks)->next;
+        b->taken -= (*blocks)->used;
+        base_free(*blocks);
+        *blocks = next;
+    }
+}
+
+void gr_forget(gr_build *b, const gr_mark *mark)
+{
+    free_blocks(b, &b->blocks, mark->block);
+    if (b->blocks) {
+        b->taken -= b->blocks->used - mark->used;
+        b->blocks->used = mark->used;
+    }
+}
+
 int32_t gr_rule_new(gr_build *b)
 {
     void *rules = b->rules;
-    if (!gr_room(b, &rules, &b->rules_capacity, b->n_rules + 1, sizeof *b->rules))
+    if (!gr_room_kept(b, &rules, &b->rules_capacity, b->n_rules + 1, sizeof *b->rules))
         return GR_NONE;
     b->rules = rules;
     b->rules[b->n_rules] = GR_NONE;
@@ -123,7 +149,7 @@ int32_t gr_rule_new(gr_build *b)
 int32_t gr_node_new(gr_build *b)
 {
     void *nodes = b->nodes;
-    if (!gr_room(b, &nodes, &b->nodes_capacity, b->n_nodes + 1, sizeof *b->nodes))
+    if (!gr_room_kept(b, &nodes, &b->nodes_capacity, b->n_nodes + 1, sizeof *b->nodes))
         return GR_NONE;
     b->nodes = nodes;
     b->nodes[b->n_nodes] = (gr_node){0};
@@ -138,10 +164,10 @@ void gr_node_fill(gr_build *b, int32_t node, const gr_edge *edges, size_t n_edge
         too_large(b);
         return;
     }
-    if (!gr_room(b, &all_edges, &b->edges_capacity, b->n_edges + n_edges, sizeof *b->edges))
+    if (!gr_room_kept(b, &all_edges, &b->edges_capacity, b->n_edges + n_edges, sizeof *b->edges))
         return;
     b->edges = all_edges;
-    if (!gr_room(b, &all_calls, &b->calls_capacity, b->n_calls + n_calls, sizeof *b->calls))
+    if (!gr_room_kept(b, &all_calls, &b->calls_capacity, b->n_calls + n_calls, sizeof *b->calls))
         return;
     b->calls = all_calls;
     gr_node *n = &b->nodes[node];
@@ -415,10 +441,7 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
 marco_status gr_build_end(gr_build *b, int32_t rule, marco_grammar **out)
 {
     *out = finish(b, rule);
-    while (b->blocks) {
-        gr_block *next = b->blocks->next;
-        base_free(b->blocks);
-        b->blocks = next;
-    }
+    free_blocks(b, &b->blocks, NULL);
+    free_blocks(b, &b->kept, NULL);
     return b->status;
 }

@@ -1,6 +1,7 @@
 #include "grammar/chars.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <utf8proc.h>
 
 void gr_chars_add(gr_build *b, gr_chars *set, uint32_t low, uint32_t high)
@@ -83,12 +84,17 @@ static const gr_chars *wide_class(gr_build *b, char letter)
     gr_chars **known = &b->wide[letter == 'd' ? 0 : letter == 'w' ? 1 : 2];
     if (*known || gr_bad(b))
         return *known;
-    gr_chars *set = gr_take(b, 1, sizeof *set);
+    gr_chars found = {0}, *set = gr_keep(b, 1, sizeof *set);
     if (!set || !gr_work(b, GR_LAST_CODE_POINT))
         return NULL;
     for (uint32_t cp = 1; cp <= GR_LAST_CODE_POINT; cp++)
         if ((cp < 0xD800 || cp > 0xDFFF) && in_wide(letter, cp))
-            gr_chars_add(b, set, cp, cp);
+            gr_chars_add(b, &found, cp, cp);
+    set->ranges = gr_keep(b, found.n, sizeof *set->ranges);
+    if (gr_bad(b))
+        return NULL;
+    memcpy(set->ranges, found.ranges, found.n * sizeof *set->ranges);
+    set->n = set->capacity = found.n;
     *known = set;
     return set;
 }

@@ -91,8 +91,8 @@ typedef struct gr_chars gr_chars; /* chars.h */
 /* Memory for the time of a compilation, and its first error. Functions that make something return
  * what has no meaning once there is one; whoever needs to know asks gr_bad. */
 typedef struct gr_build {
-    gr_block *blocks;
-    size_t taken; /* bytes */
+    gr_block *blocks, *kept; /* until they are forgotten; to the end */
+    size_t taken;            /* bytes */
     uint64_t work;
     marco_status status;
     marco_error *error;
@@ -139,11 +139,14 @@ bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t si
 /* Counts steps: too many are an error. */
 bool gr_work(gr_build *b, uint64_t steps);
 
-/* Gives back what has been taken since, of which nothing may be kept. */
+/* The same, of memory that gr_forget leaves. */
+void *gr_keep(gr_build *b, size_t count, size_t size);
+bool gr_room_kept(gr_build *b, void **items, size_t *capacity, size_t need, size_t size);
+
+/* gr_forget gives back what has been taken since the mark, but what is kept. */
 typedef struct gr_mark {
     gr_block *block;
-    size_t used, taken;
-    gr_chars *wide[3];
+    size_t used;
 } gr_mark;
 
 gr_mark gr_mark_now(const gr_build *b);

@@ -42,7 +42,7 @@ static int32_t any_tail(gr_build *b, int k, int32_t to)
     if (k == 0 || to == GR_NONE)
         return to;
     void *tails = b->tails[k - 1];
-    if (!gr_room(b, &tails, &b->n_tails[k - 1], (size_t)to + 1, sizeof(int32_t)))
+    if (!gr_room_kept(b, &tails, &b->n_tails[k - 1], (size_t)to + 1, sizeof(int32_t)))
         return GR_NONE;
     b->tails[k - 1] = tails;
     if (b->tails[k - 1][to])
@@ -168,7 +168,7 @@ static int32_t at_most(gr_build *b, int64_t most)
 {
     while ((int64_t)b->n_counted <= most && !gr_bad(b)) {
         void *counted = b->counted;
-        if (!gr_room(b, &counted, &b->counted_capacity, b->n_counted + 1, sizeof *b->counted))
+        if (!gr_room_kept(b, &counted, &b->counted_capacity, b->n_counted + 1, sizeof *b->counted))
             return GR_NONE;
         b->counted = counted;
         int32_t node = gr_node_new(b);

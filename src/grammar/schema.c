@@ -338,21 +338,41 @@ static int by_address(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
+/* What a schema that is nothing but a reference refers to, so that one thing has one rule. */
+static const json_t *referred(gr_schemas *s, const json_t *schema)
+{
+    for (int i = 0; i < 64 && json_object_size(schema) == 1; i++) {
+        const char *ref = json_string_value(json_object_get(schema, "$ref"));
+        const json_t *target = ref ? gr_resolve(s, schema, ref) : NULL;
+        if (!target)
+            break;
+        schema = target;
+    }
+    return schema;
+}
+
+/* The schemas without repetitions and those that say nothing. */
+static void list_rule(gr_schemas *s, const gr_list *schemas, struct gr_rule_key *key)
+{
+    gr_build *b = s->b;
+    key->list.items = gr_keep(b, schemas->n + 1, sizeof *key->list.items);
+    key->sorted = gr_keep(b, schemas->n + 1, sizeof *key->sorted);
+    for (size_t i = 0; i < schemas->n && !gr_bad(b); i++) {
+        const json_t *schema = referred(s, schemas->items[i]);
+        bool known = json_is_true(schema);
+        for (size_t k = 0; k < key->list.n && !known; k++)
+            known = key->list.items[k] == schema;
+        if (!known)
+            key->list.items[key->list.n++] = schema;
+    }
+}
+
 int32_t gr_rule_for(gr_schemas *s, const gr_list *schemas)
 {
     gr_build *b = s->b;
     struct gr_rule_key key = {0};
-    for (size_t i = 0; i < schemas->n && !gr_bad(b); i++) {
-        bool known = json_is_true(schemas->items[i]);
-        for (size_t k = 0; k < key.list.n && !known; k++)
-            known = key.list.items[k] == schemas->items[i];
-        if (!known)
-            gr_list_add(b, &key.list, schemas->items[i]);
-    }
+    list_rule(s, schemas, &key);
     if (gr_bad(b) || key.list.n == 0)
-        return GR_RULE_VALUE;
-    key.sorted = gr_take(b, key.list.n, sizeof *key.sorted);
-    if (!key.sorted)
         return GR_RULE_VALUE;
     memcpy(key.sorted, key.list.items, key.list.n * sizeof *key.sorted);
     qsort(key.sorted, key.list.n, sizeof *key.sorted, by_address);
@@ -367,7 +387,7 @@ int32_t gr_rule_for(gr_schemas *s, const gr_list *schemas)
             return k->rule;
     }
     void *keys = s->keys;
-    if (!gr_room(b, &keys, &s->keys_capacity, s->n_keys + 1, sizeof *s->keys))
+    if (!gr_room_kept(b, &keys, &s->keys_capacity, s->n_keys + 1, sizeof *s->keys))
         return GR_RULE_VALUE;
     s->keys = keys;
     key.rule = gr_rule_new(b);
@@ -380,12 +400,14 @@ static void compile_rule(gr_schemas *s, const gr_list *list, int32_t rule)
     gr_build *b = s->b;
     gr_alternatives all;
     gr_nfa nfa = {.b = b};
+    gr_mark mark = gr_mark_now(b);
     gr_expand(s, list, &all);
     int32_t start = gr_nfa_state(&nfa), accept = gr_nfa_state(&nfa);
     for (size_t i = 0; i < all.n && !gr_bad(b); i++)
         add_values(s, &nfa, start, accept, &all.items[i]);
     if (!gr_bad(b))
         gr_emit_rule(b, rule, gr_dfa_of(&nfa, start, accept, GR_NONE, true));
+    gr_forget(b, &mark);
 }
 
 int32_t gr_schema_rule(gr_build *b, const json_t *root, const json_t *const *schemas, size_t n,

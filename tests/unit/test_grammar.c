@@ -406,8 +406,9 @@ static void test_vocabularies(void **state)
     uint32_t mask[2][(N_TOKENS + 5 + 31) / 32];
     marco_grammar *grammar = compiled("{\"type\":\"array\",\"items\":{\"enum\":[\"abc\"]}}");
     fill_words(&other);
-    other.kinds[256] = TOK_KIND_SPECIAL;
-    memcpy(other.bytes + other.offsets[300 - 4], "[", 1); /* "[\"" stays, or becomes so */
+    for (int id = 256; id < END; id++)
+        if (strcmp(longer[id - 256], "[\"") == 0)
+            other.kinds[id] = TOK_KIND_SPECIAL;
     assert_int_equal(
         grammar_vocab_create(&other.tokenizer, N_TOKENS + 5, &end, 1, &other.vocab, NULL),
         MARCO_OK);
@@ -416,7 +417,8 @@ static void test_vocabularies(void **state)
     assert_int_equal(grammar_state_mask(b, mask[1], NULL), MARCO_OK);
     for (int32_t id = 0; id < END; id++) {
         assert_int_equal(bit(mask[0], id), could_follow(w, grammar, NULL, 0, id));
-        assert_int_equal(bit(mask[1], id), could_follow(&other, grammar, NULL, 0, id));
+        assert_int_equal(bit(mask[1], id), other.kinds[id] != TOK_KIND_SPECIAL &&
+                                               could_follow(&other, grammar, NULL, 0, id));
     }
     grammar_state_free(a);
     grammar_state_free(b);
