@@ -168,11 +168,13 @@ static marco_status put_all(writer *w, marco_scheduler *s, size_t n, uint64_t pa
     return status ? status : put(w, &hash, sizeof hash);
 }
 
-/* The worker sleeps as long as the lock is held and nothing waits. */
+/* Waits for the worker to put its last request away; it then sleeps as long as the lock is held. */
 static marco_status lock_idle(marco_scheduler *s, marco_error *error)
 {
     pthread_mutex_lock(&s->lock);
-    if (!s->busy && !s->queue)
+    while (s->busy && s->live == 0)
+        pthread_cond_wait(&s->rested, &s->lock);
+    if (s->live == 0)
         return MARCO_OK;
     pthread_mutex_unlock(&s->lock);
     return base_fail(error, MARCO_ERROR_BUSY, "requests are under way");

@@ -154,6 +154,9 @@ void infer_request_finish(marco_request *r, marco_status status, const char *mes
         .prefill_seconds = replied - begun,
         .decode_seconds = now - replied,
     };
+    pthread_mutex_lock(&r->scheduler->lock);
+    r->scheduler->live--;
+    pthread_mutex_unlock(&r->scheduler->lock);
     if (e->on_finish)
         e->on_finish(e->user, &result);
     infer_request_drop(r);

@@ -26,6 +26,8 @@ static void publish(marco_scheduler *s, bool busy)
     s->stats.active = (int32_t)s->n_active;
     s->stats.cache_entries = s->prefixes.n;
     s->busy = busy;
+    if (!busy)
+        pthread_cond_broadcast(&s->rested);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -164,6 +166,7 @@ static void scheduler_free(marco_scheduler *s)
     base_free(s->reading.counts);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->wake);
+    pthread_cond_destroy(&s->rested);
     base_free(s);
 }
 
@@ -182,6 +185,7 @@ marco_status marco_scheduler_create(marco_engine *engine, const marco_scheduler_
     s->engine = engine;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
+    pthread_cond_init(&s->rested, NULL);
     marco_status status = fill_in(s, params ? params : &defaults, error);
     if (!status)
         status = allocate(s, error);
@@ -265,6 +269,7 @@ static marco_status enqueue(marco_scheduler *s, infer_group *group, marco_error 
         while (*last)
             last = &(*last)->next;
         *last = group;
+        s->live += group->n;
         s->stats.waiting++;
         pthread_cond_signal(&s->wake);
     }

@@ -74,7 +74,9 @@ struct marco_scheduler {
     pthread_t worker;
     pthread_mutex_t lock; /* of the queue, the numbers for others, and `busy` */
     pthread_cond_t wake;
+    pthread_cond_t rested; /* `busy` fell */
     bool closing, busy;
+    size_t live;        /* requests whose last event has not begun */
     infer_group *queue; /* in order of arrival */
     marco_scheduler_stats stats;
 

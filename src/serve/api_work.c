@@ -126,22 +126,24 @@ static bool check_prompts(const api_request *request, const serve_model *model,
 
 /* ---- grammar and reasoning ----------------------------------------------------------------- */
 
-static bool compile_grammar(const api_request *request, api_work *out, api_refusal *refusal)
+static bool get_grammar(const api_request *request, api_work *out, api_refusal *refusal)
 {
+    const char *param = "response_format", *text = NULL, *tool = NULL;
+    serve_grammar_kind kind = SERVE_GRAMMAR_OBJECT;
     marco_error error = {0};
-    marco_status status = MARCO_OK;
-    const char *param = "response_format";
     if (request->tool_choice == API_TOOL_REQUIRED || request->tool_choice == API_TOOL_NAMED) {
         param = "tools";
-        status =
-            marco_grammar_from_tools(request->tools, strlen(request->tools), request->tool_name,
-                                     request->parallel, &out->grammar, &error);
+        kind = request->parallel ? SERVE_GRAMMAR_TOOLS : SERVE_GRAMMAR_TOOL;
+        text = request->tools;
+        tool = request->tool_name;
     } else if (request->format == API_FORMAT_SCHEMA) {
-        status = marco_grammar_from_schema(request->schema, strlen(request->schema), &out->grammar,
-                                           &error);
-    } else if (request->format == API_FORMAT_OBJECT) {
-        status = marco_grammar_json_object(&out->grammar, &error);
+        kind = SERVE_GRAMMAR_SCHEMA;
+        text = request->schema;
+    } else if (request->format != API_FORMAT_OBJECT) {
+        return true;
     }
+    marco_status status =
+        serve_grammars_get(out->grammars, kind, text, tool, &out->grammar, &error);
     return !status || refuse_chat(refusal, status, param, &error);
 }
 
@@ -201,9 +203,9 @@ bool api_work_prepare(const api_request *request, const serve_model *model, api_
                       api_refusal *refusal)
 {
     const marco_tokenizer *tokenizer = marco_engine_tokenizer(model->engine);
-    *out = (api_work){0};
+    *out = (api_work){.grammars = model->grammars};
     if (!api_encode(request, tokenizer, &out->prompts, &out->n_prompts, refusal) ||
-        !check_prompts(request, model, out, refusal) || !compile_grammar(request, out, refusal))
+        !check_prompts(request, model, out, refusal) || !get_grammar(request, out, refusal))
         return false;
     out->reasoning = find_reasoning(request, tokenizer, out);
     return fill_params(request, model, out, refusal);
@@ -213,6 +215,6 @@ void api_work_free(api_work *work)
 {
     api_ids_free(work->prompts, work->n_prompts);
     base_free(work->params);
-    marco_grammar_free(work->grammar);
+    serve_grammars_release(work->grammars, work->grammar);
     *work = (api_work){0};
 }

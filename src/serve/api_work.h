@@ -15,7 +15,8 @@ typedef struct api_ids {
 typedef struct api_work {
     api_ids *prompts; /* [n_prompts] */
     size_t n_prompts;
-    marco_grammar *grammar; /* must live as long as the requests */
+    serve_grammars *grammars;     /* the model's, */
+    const marco_grammar *grammar; /* which hold this: it must live as long as the requests */
     marco_request_params
         *params; /* [n]: reply i of prompt p is p * request.n + i; events to be set */
     size_t n;

@@ -159,6 +159,7 @@ static void unload(serve_models *models, entry *e)
     marco_scheduler_stats_get(e->model.scheduler, &stats);
     save_session(models, e);
     marco_scheduler_close(e->model.scheduler);
+    serve_grammars_free(e->model.grammars);
     marco_engine_close(e->model.engine);
     pthread_mutex_lock(&models->lock);
     e->totals.requests += stats.requests;
@@ -167,6 +168,7 @@ static void unload(serve_models *models, entry *e)
     e->totals.reply_tokens += stats.reply_tokens;
     e->totals.busy_seconds += stats.busy_seconds;
     e->model.scheduler = NULL;
+    e->model.grammars = NULL;
     e->model.engine = NULL;
     e->state = UNLOADED;
     pthread_mutex_unlock(&models->lock);
@@ -210,8 +212,12 @@ static marco_status open_once(serve_models *models, entry *e, marco_error *error
     if (!status)
         status =
             marco_scheduler_create(e->model.engine, &params->scheduler, &e->model.scheduler, error);
+    if (!status)
+        status = serve_grammars_create(&e->model.grammars, error);
     if (status) {
+        marco_scheduler_close(e->model.scheduler);
         marco_engine_close(e->model.engine);
+        e->model.scheduler = NULL;
         e->model.engine = NULL;
     }
     return status;

@@ -2,6 +2,7 @@
 #ifndef SERVE_SERVE_H
 #define SERVE_SERVE_H
 
+#include "serve/grammars.h"
 #include "serve/http.h"
 
 /* ---- models (models.c) --------------------------------------------------------------------- */
@@ -14,6 +15,7 @@ typedef struct serve_model {
     int64_t created;  /* the checkpoint's time, seconds since 1970 */
     marco_engine *engine;
     marco_scheduler *scheduler;
+    serve_grammars *grammars;
 } serve_model;
 
 /* `model` is held until serve_model_release; NULL where status is not MARCO_OK: `error` says why.

@@ -542,25 +542,17 @@ static size_t cached_of(marco_scheduler *s, const script *alone)
     return c.result.n_cached;
 }
 
-/* Waits until the worker has put its last request away. */
-static void save_when_idle(marco_scheduler *s, const char *path, uint64_t limit)
+static void save_to(marco_scheduler *s, const char *path, uint64_t limit)
 {
     marco_error error = {0};
-    marco_status status;
-    do {
-        status = marco_scheduler_save(s, path, limit, &error);
-    } while (status == MARCO_ERROR_BUSY);
-    if (status)
+    if (marco_scheduler_save(s, path, limit, &error))
         fail_msg("%s", error.message);
 }
 
-static void load_when_idle(marco_scheduler *s, const char *path, marco_status wanted)
+static void load_from(marco_scheduler *s, const char *path, marco_status wanted)
 {
     marco_error error = {0};
-    marco_status status;
-    do {
-        status = marco_scheduler_load(s, path, &error);
-    } while (status == MARCO_ERROR_BUSY);
+    marco_status status = marco_scheduler_load(s, path, &error);
     if (status != wanted)
         fail_msg("%s: %s", marco_status_name(status), error.message);
 }
@@ -591,28 +583,28 @@ static void prefixes_come_back(void **state)
         play_alone(&scripts[i]);
         cached_of(s, &scripts[i]);
     }
-    save_when_idle(s, path, UINT64_MAX);
+    save_to(s, path, UINT64_MAX);
     marco_scheduler_close(s);
 
     s = scheduler(&params);
-    load_when_idle(s, path, MARCO_OK);
+    load_from(s, path, MARCO_OK);
     for (size_t i = 0; i < N; i++)
         assert_int_equal(cached_of(s, &scripts[i]), scripts[i].n_prompt - 1);
     for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
         flip_byte(path, damage[i]);
-        load_when_idle(s, path, damage[i] == 8 ? MARCO_ERROR_UNSUPPORTED : MARCO_ERROR_FORMAT);
+        load_from(s, path, damage[i] == 8 ? MARCO_ERROR_UNSUPPORTED : MARCO_ERROR_FORMAT);
         flip_byte(path, damage[i]);
     }
-    load_when_idle(s, path, MARCO_OK);
+    load_from(s, path, MARCO_OK);
 
     /* Of what does not fit, the latest. */
     model_kv kv;
     model_kv_init(&kv, &engine->weights->config, TENSOR_F16);
     cached_of(s, &scripts[2]);
-    save_when_idle(s, path, 5 * kv.page_bytes);
+    save_to(s, path, 5 * kv.page_bytes);
     marco_scheduler_close(s);
     s = scheduler(&params);
-    load_when_idle(s, path, MARCO_OK);
+    load_from(s, path, MARCO_OK);
     assert_int_equal(cached_of(s, &scripts[2]), scripts[2].n_prompt - 1);
     marco_scheduler_stats stats;
     marco_scheduler_stats_get(s, &stats);
@@ -621,7 +613,7 @@ static void prefixes_come_back(void **state)
 
     params.kv_type = MARCO_KV_F32;
     s = scheduler(&params);
-    load_when_idle(s, path, MARCO_ERROR_UNSUPPORTED);
+    load_from(s, path, MARCO_ERROR_UNSUPPORTED);
     marco_scheduler_close(s);
 }
 
