@@ -46,7 +46,8 @@ typedef struct marco_scheduler marco_scheduler;
 typedef struct marco_scheduler_params {
     int32_t parallel; /* replies generated at once, 1 to 256; 0: 8 */
     int32_t queue;    /* submissions that may wait for their turn; 0: 64 */
-    int32_t n_ctx;    /* tokens of a prompt with its reply; 0: what the model was made for */
+    int32_t n_ctx;    /* tokens of a prompt with its reply; 0: what the model was made for, or less
+                       * where the memory for KV caches holds less */
     int32_t chunk;    /* prompt tokens per forward pass; 0: 512. No effect on any result. */
     marco_kv_type kv_type;
     uint64_t kv_bytes; /* KV caches of all requests under way and of those kept; 0: three quarters

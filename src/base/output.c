@@ -161,6 +161,11 @@ static marco_status flush(base_output *output, marco_error *error)
     return status;
 }
 
+void base_output_keep_private(base_output *output)
+{
+    fchmod(output->fd, 0600);
+}
+
 marco_status base_output_write(base_output *output, const void *data, size_t size,
                                marco_error *error)
 {

@@ -15,6 +15,9 @@ typedef struct base_output base_output;
 marco_status base_output_create(const char *path, bool overwrite, base_output **out,
                                 marco_error *error);
 
+/* Only the file's owner may read it. */
+void base_output_keep_private(base_output *output);
+
 /* Appends. Large writes go straight to the file, small ones are collected. */
 marco_status base_output_write(base_output *output, const void *data, size_t size,
                                marco_error *error);

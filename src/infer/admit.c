@@ -45,7 +45,8 @@ marco_status infer_scheduler_reserve(marco_scheduler *s, marco_request *r, size_
         /* What it had computed is computed again, with the same result, when there is room. */
         marco_request *victim = find_victim(s, r);
         if (!victim) {
-            status = s->n_active > 1 ? MARCO_ERROR_BUSY : status;
+            if (r != s->active[0] || s->reading.under_way)
+                status = MARCO_ERROR_BUSY;
             break;
         }
         infer_timeline_truncate(&victim->line, 0);
@@ -86,7 +87,7 @@ static bool better_later(marco_scheduler *s, const marco_request *r)
     find_active(s, r, &now, &soon);
     if (soon < WORTH || soon - WORTH < now)
         return false;
-    infer_prefixes_find(&s->prefixes, r->ids, r->n_ids, &cached);
+    infer_prefixes_match(&s->prefixes, r->ids, r->n_ids, &cached);
     return soon - WORTH >= cached;
 }
 
@@ -97,9 +98,10 @@ static void share_prefix(marco_scheduler *s, marco_request *r)
     if (r->params.prompt_scores)
         return;
     const infer_timeline *from = find_active(s, r, &n, &soon);
-    const infer_timeline *prefix = infer_prefixes_find(&s->prefixes, r->ids, r->n_ids, &cached);
+    infer_prefix *prefix = infer_prefixes_match(&s->prefixes, r->ids, r->n_ids, &cached);
     if (cached > n) {
-        from = prefix;
+        infer_prefixes_touch(&s->prefixes, prefix);
+        from = &prefix->line;
         n = cached;
     }
     n = n < r->n_ids - 1 ? n : r->n_ids - 1;

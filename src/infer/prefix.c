@@ -12,26 +12,29 @@ size_t infer_common_prefix(const int32_t *a, size_t n_a, const int32_t *b, size_
     return i;
 }
 
-const infer_timeline *infer_prefixes_find(infer_prefixes *p, const int32_t *ids, size_t n_ids,
-                                          size_t *n)
+infer_prefix *infer_prefixes_match(const infer_prefixes *p, const int32_t *ids, size_t n_ids,
+                                   size_t *n)
 {
-    infer_prefix **best = NULL;
+    infer_prefix *best = NULL;
     *n = 0;
-    for (infer_prefix **at = &p->first; *at; at = &(*at)->next) {
-        const infer_timeline *line = &(*at)->line;
-        size_t common = infer_common_prefix(line->ids, line->length, ids, n_ids);
+    for (infer_prefix *at = p->first; at; at = at->next) {
+        size_t common = infer_common_prefix(at->line.ids, at->line.length, ids, n_ids);
         if (common > *n) {
             *n = common;
             best = at;
         }
     }
-    if (!best)
-        return NULL;
-    infer_prefix *found = *best;
-    *best = found->next;
-    found->next = p->first;
-    p->first = found;
-    return &found->line;
+    return best;
+}
+
+void infer_prefixes_touch(infer_prefixes *p, infer_prefix *prefix)
+{
+    infer_prefix **at = &p->first;
+    while (*at != prefix)
+        at = &(*at)->next;
+    *at = prefix->next;
+    prefix->next = p->first;
+    p->first = prefix;
 }
 
 static void drop(infer_prefixes *p, infer_prefix **at)

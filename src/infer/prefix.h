@@ -1,5 +1,6 @@
-/* Finished timelines that later ones may begin with, the latest used first. The engine's turn is
- * the caller's. */
+/* Finished timelines that later ones may begin with, the latest used first. They are the
+ * scheduler's worker's, or those of whoever holds its lock while it rests; where timelines are
+ * freed or shared, the engine's turn is the caller's, too. */
 #ifndef INFER_PREFIX_H
 #define INFER_PREFIX_H
 
@@ -20,10 +21,12 @@ typedef struct infer_prefixes {
 /* Tokens that two lists begin with alike. */
 size_t infer_common_prefix(const int32_t *a, size_t n_a, const int32_t *b, size_t n_b);
 
-/* The timeline with the longest common beginning, *n tokens (0: NULL); it becomes the latest used.
- */
-const infer_timeline *infer_prefixes_find(infer_prefixes *prefixes, const int32_t *ids,
-                                          size_t n_ids, size_t *n);
+/* The one with the longest common beginning, *n tokens (0: NULL). */
+infer_prefix *infer_prefixes_match(const infer_prefixes *prefixes, const int32_t *ids, size_t n_ids,
+                                   size_t *n);
+
+/* It is the latest used now. */
+void infer_prefixes_touch(infer_prefixes *prefixes, infer_prefix *prefix);
 
 /* Takes the timeline over, leaving an empty one, and drops those it makes needless and those beyond
  * the limit. One too short to be worth while, or that another begins with, is freed. */

@@ -81,6 +81,7 @@ static uint64_t fingerprint(const marco_scheduler *s)
     const uint64_t facts[] = {hash_checkpoint(w->path), w->config.n_vocab, (uint64_t)s->kv_type,
                               s->engine->f32};
     uint64_t hash = hash_bytes(2, facts, sizeof facts);
+    hash = hash_bytes(hash, marco_version(), strlen(marco_version())); /* may compute otherwise */
     return hash_bytes(hash, marco_cpu_level(), strlen(marco_cpu_level()));
 }
 
@@ -191,6 +192,7 @@ marco_status marco_scheduler_save(marco_scheduler *s, const char *path, uint64_t
     size_t n = choose(&s->prefixes, limit, &pages);
     status = base_output_create(path, true, &w.output, error);
     if (!status) {
+        base_output_keep_private(w.output); /* it holds what people wrote */
         status = put_all(&w, s, n, pages);
         if (status)
             base_output_abort(w.output);
@@ -207,8 +209,10 @@ typedef struct reader {
     base_file *file;
     uint64_t at, end; /* end: where the hash is */
     uint64_t hash;
-    uint8_t **pages; /* [n_pages] those that timelines have, by number */
-    uint64_t n_pages, known;
+    uint8_t **pages;               /* [known] those that timelines have, by number */
+    uint64_t n_pages, known, most; /* in the file; of those taken; to be taken */
+    uint64_t numbered;             /* pages that timelines have named so far */
+    bool full;                     /* no more timelines are taken */
     marco_error *error;
 } reader;
 
@@ -229,15 +233,21 @@ static marco_status get(reader *r, void *data, uint64_t size)
     return status;
 }
 
-static marco_status get_pages(reader *r, infer_timeline *line)
+/* Pages of a timeline of that length. Without room for them all, that and those after it are not
+ * taken. */
+static marco_status get_pages(reader *r, infer_timeline *line, uint64_t length)
 {
-    for (size_t i = 0; i < pages_of(line->length); i++) {
+    for (size_t i = 0; i < pages_of(length); i++) {
         uint64_t number;
         marco_status status = get(r, &number, sizeof number);
         if (status)
             return status;
-        if (number > r->known || number >= r->n_pages)
+        if (number > r->numbered || number >= r->n_pages)
             return damaged(r, "a page that it does not have");
+        r->numbered += number == r->numbered;
+        r->full |= number >= r->most;
+        if (r->full)
+            continue;
         uint8_t *page = number < r->known ? r->pages[number] : NULL;
         page = model_kv_append(&line->kv, page, r->error);
         if (!page)
@@ -268,18 +278,22 @@ static marco_status get_timeline(reader *r, const marco_scheduler *s, infer_time
         if (line->ids[i] < 0 || line->ids[i] >= n_vocab)
             status = damaged(r, "a token outside the vocabulary");
     line->length = status ? 0 : (size_t)length;
-    return status ? status : get_pages(r, line);
+    return status ? status : get_pages(r, line, length);
 }
 
-/* The pages that timelines have, then the hash. */
+/* The pages, those that nobody has taken too, then the hash. */
 static marco_status get_contents(reader *r, size_t page_bytes)
 {
     marco_status status = MARCO_OK;
     uint64_t hash;
-    if (r->known != r->n_pages || r->end - r->at != r->n_pages * page_bytes)
+    if (r->numbered != r->n_pages || r->end - r->at != r->n_pages * page_bytes)
         return damaged(r, "it has not the size that it should have");
-    for (uint64_t i = 0; i < r->known && !status; i++)
-        status = get(r, r->pages[i], page_bytes);
+    uint8_t *scrap = r->known < r->n_pages ? base_alloc(page_bytes) : NULL;
+    if (r->known < r->n_pages && !scrap)
+        return base_fail_memory(r->error, page_bytes, "saved contexts");
+    for (uint64_t i = 0; i < r->n_pages && !status; i++)
+        status = get(r, i < r->known ? r->pages[i] : scrap, page_bytes);
+    base_free(scrap);
     if (status)
         return status;
     status = base_file_read(r->file, r->end, &hash, sizeof hash, r->error);
@@ -313,10 +327,7 @@ static marco_status get_header(reader *r, const marco_scheduler *s, size_t page_
     if (*timelines > MOST_TIMELINES || (*timelines > 0 && header[1] != page_bytes) ||
         !base_mul_u64(r->n_pages, page_bytes, &bytes) || bytes > r->file->size)
         return damaged(r, "its header contradicts itself");
-    if (bytes > s->params.cache_bytes)
-        return base_fail(r->error, MARCO_ERROR_UNSUPPORTED,
-                         "%s: its contexts take %llu MiB, more than the cache may", r->file->path,
-                         (unsigned long long)(bytes >> 20));
+    r->most = s->params.cache_bytes / page_bytes;
     return MARCO_OK;
 }
 
@@ -327,19 +338,29 @@ static marco_status read_all(reader *r, marco_scheduler *s, infer_prefixes *into
     model_kv_init(&kv, &s->engine->weights->config, s->kv_type);
     marco_status status = get_header(r, s, kv.page_bytes, &timelines);
     if (!status && r->n_pages) {
-        r->pages = base_calloc((size_t)r->n_pages, sizeof *r->pages);
+        r->most = r->most < r->n_pages ? r->most : r->n_pages;
+        r->pages = base_calloc((size_t)r->most, sizeof *r->pages);
         if (!r->pages)
             status =
                 base_fail_memory(r->error, (size_t)r->n_pages * sizeof *r->pages, "saved contexts");
     }
     infer_prefix **last = &into->first;
-    for (uint64_t i = 0; i < timelines && !status; i++, last = &(*last)->next) {
-        *last = base_calloc(1, sizeof **last);
-        if (!*last)
-            return base_fail_memory(r->error, sizeof **last, "saved contexts");
+    for (uint64_t i = 0; i < timelines && !status; i++) {
+        infer_prefix *prefix = base_calloc(1, sizeof *prefix);
+        if (!prefix)
+            return base_fail_memory(r->error, sizeof *prefix, "saved contexts");
+        infer_timeline_init(&prefix->line, s->engine, s->kv_type, s->params.n_ctx);
+        uint64_t known = r->known;
+        status = get_timeline(r, s, &prefix->line);
+        if (status || r->full) {
+            r->known = known; /* pages that only this one has go with it */
+            infer_timeline_free(&prefix->line);
+            base_free(prefix);
+            continue;
+        }
+        *last = prefix;
+        last = &prefix->next;
         into->n++;
-        infer_timeline_init(&(*last)->line, s->engine, s->kv_type, s->params.n_ctx);
-        status = get_timeline(r, s, &(*last)->line);
     }
     return status ? status : get_contents(r, kv.page_bytes);
 }

@@ -15,7 +15,7 @@ static marco_status check(const marco_scheduler *s, const marco_request_params *
                           marco_error *error)
 {
     int32_t n_ctx = s->params.n_ctx, n_vocab = s->engine->weights->config.n_vocab;
-    size_t reply = p->max_tokens > 0 ? (size_t)p->max_tokens : 0;
+    size_t reply = p->max_tokens >= 0 ? (size_t)p->max_tokens : 1; /* at least */
     if (p->n_prompt == 0 || !p->prompt)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "the prompt is empty: nothing to continue");
     if (p->n_prompt > (size_t)n_ctx || reply > (size_t)n_ctx - p->n_prompt)
@@ -154,6 +154,11 @@ void infer_request_finish(marco_request *r, marco_status status, const char *mes
         .prefill_seconds = replied - begun,
         .decode_seconds = now - replied,
     };
+    marco_scheduler_stats *counts = &r->scheduler->now;
+    counts->requests++;
+    counts->prompt_tokens += result.n_prompt;
+    counts->cached_tokens += result.n_cached;
+    counts->reply_tokens += result.n_reply;
     pthread_mutex_lock(&r->scheduler->lock);
     r->scheduler->live--;
     pthread_mutex_unlock(&r->scheduler->lock);
@@ -189,7 +194,7 @@ static bool is_last(const marco_request *r, marco_finish *finish)
     }
     *finish = MARCO_FINISH_LENGTH;
     return (p->max_tokens >= 0 && r->n_reply >= (size_t)p->max_tokens) ||
-           r->n_ids > (size_t)r->scheduler->params.n_ctx;
+           r->n_ids >= (size_t)r->scheduler->params.n_ctx;
 }
 
 bool infer_request_accept(marco_request *r, marco_finish *finish)

@@ -79,12 +79,10 @@ static void *work(void *user)
 static marco_status fill_in(marco_scheduler *s, const marco_scheduler_params *params,
                             marco_error *error)
 {
-    const model_config *c = &s->engine->weights->config;
     marco_scheduler_params *p = &s->params;
     *p = *params;
     p->parallel = p->parallel ? p->parallel : DEFAULT_PARALLEL;
     p->queue = p->queue ? p->queue : DEFAULT_QUEUE;
-    p->n_ctx = p->n_ctx ? p->n_ctx : c->n_ctx_train;
     p->kv_bytes = p->kv_bytes ? p->kv_bytes : base_memory_available() / 4 * 3;
     if (p->parallel < 1 || p->parallel > MAX_PARALLEL)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "parallel: %d is not between 1 and %d",
@@ -148,6 +146,35 @@ static marco_status allocate(marco_scheduler *s, marco_error *error)
     return status;
 }
 
+/* The context is no longer than one request alone has memory for: then each that is taken on can be
+ * brought to its end. */
+static marco_status fit_context(marco_scheduler *s, marco_error *error)
+{
+    const marco_engine *engine = s->engine;
+    const model_plan *plan = &engine->plan;
+    marco_scheduler_params *p = &s->params;
+    uint64_t limit = p->kv_bytes;
+    if (plan->room != UINT64_MAX) {
+        uint64_t used = engine->taken;
+        used +=
+            plan->residency == MODEL_STREAMED ? (uint64_t)plan->least_slots * plan->slot_bytes : 0;
+        uint64_t left = used < plan->room ? plan->room - used : 0;
+        limit = left < limit ? left : limit;
+    }
+    model_kv kv;
+    model_kv_init(&kv, &engine->weights->config, s->kv_type);
+    uint64_t tokens = limit / kv.page_bytes * MODEL_KV_PAGE;
+    int32_t asked = p->n_ctx ? p->n_ctx : engine->weights->config.n_ctx_train;
+    if (tokens == 0 || (p->n_ctx && tokens < (uint64_t)asked))
+        return base_fail(error, MARCO_ERROR_MEMORY,
+                         "a context of %d tokens needs %llu MiB for its KV cache, and there are "
+                         "%llu: ask for a context of %llu, or allow more memory",
+                         asked, (unsigned long long)(infer_kv_bytes(&kv, asked) >> 20),
+                         (unsigned long long)(limit >> 20), (unsigned long long)tokens);
+    p->n_ctx = tokens < (uint64_t)asked ? (int32_t)tokens : asked;
+    return MARCO_OK;
+}
+
 static void scheduler_free(marco_scheduler *s)
 {
     pthread_mutex_lock(&s->engine->turn);
@@ -191,6 +218,8 @@ marco_status marco_scheduler_create(marco_engine *engine, const marco_scheduler_
         status = allocate(s, error);
     if (!status)
         status = take_room(s, error);
+    if (!status)
+        status = fit_context(s, error);
     s->reading.chunk = s->params.chunk;
     if (!status && pthread_create(&s->worker, NULL, work, s))
         status = base_fail(error, MARCO_ERROR_MEMORY, "the scheduler's thread cannot be started");

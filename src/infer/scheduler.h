@@ -118,8 +118,8 @@ bool infer_request_accept(marco_request *request, marco_finish *finish);
 
 /* ---- steps (steps.c) ----------------------------------------------------------------------- */
 
-/* One step of the worker; false where there was nothing to do. */
-bool infer_scheduler_step(marco_scheduler *scheduler);
+/* One step of the worker. */
+void infer_scheduler_step(marco_scheduler *scheduler);
 
 /* Takes a request out of the active ones and ends it; what it computed goes to the prefixes. */
 void infer_scheduler_retire(marco_scheduler *scheduler, marco_request *request, marco_status status,
@@ -135,7 +135,8 @@ void infer_scheduler_admit(marco_scheduler *scheduler);
 
 /* Room for n tokens of a request, made at others' cost where it must be: finished timelines first,
  * then the latest of those that came after it, which compute again what they had. So the first of
- * all goes on in any case; where another cannot, MARCO_ERROR_BUSY: it is to wait. */
+ * all goes on in any case, if only when others' prompts have been read; where another cannot,
+ * MARCO_ERROR_BUSY: it is to wait. */
 marco_status infer_scheduler_reserve(marco_scheduler *scheduler, marco_request *request, size_t n,
                                      marco_error *error);
 

@@ -46,10 +46,6 @@ void infer_scheduler_retire(marco_scheduler *s, marco_request *r, marco_status s
         i++;
     memmove(s->active + i, s->active + i + 1, (s->n_active - i - 1) * sizeof *s->active);
     s->n_active--;
-    s->now.requests++;
-    s->now.prompt_tokens += r->n_ids - r->n_reply;
-    s->now.cached_tokens += r->n_cached;
-    s->now.reply_tokens += r->n_reply;
     lock_turn(s);
     if (status)
         infer_timeline_free(&r->line);
@@ -396,10 +392,12 @@ static void finish_reading(marco_scheduler *s)
     infer_reading *reading = &s->reading;
     marco_error error = {0};
     int64_t row = 0;
-    size_t n = 0;
+    size_t n = 0, n_through = 0;
     int64_t *rows = base_alloc_array(reading->n, sizeof *rows);
-    marco_status status = rows ? reserve_logits(s, reading->n, &error)
-                               : base_fail_memory(&error, reading->n * sizeof *rows, "logits");
+    marco_request **through = base_alloc_array(reading->n, sizeof(marco_request *));
+    marco_status status = rows && through
+                              ? reserve_logits(s, reading->n, &error)
+                              : base_fail_memory(&error, reading->n * sizeof *rows, "logits");
     for (size_t i = 0; i < reading->n && !status; i++) {
         marco_request *r = reading->requests[i];
         const marco_request_events *e = &r->params.events;
@@ -409,25 +407,24 @@ static void finish_reading(marco_scheduler *s)
             e->on_prompt(e->user, r->line.length, r->n_ids);
         if (left_of(r) > 0 || atomic_load(&r->cancelled))
             continue;
+        if (r->params.max_tokens == 0) { /* its scores were all it wanted */
+            through[n_through++] = r;
+            continue;
+        }
         rows[n] = row - 1;
         s->rows[n++] = r;
     }
     end_reading(s, status, &error);
+    for (size_t i = 0; i < n_through && !status; i++)
+        infer_scheduler_retire(s, through[i], MARCO_OK, NULL, MARCO_FINISH_LENGTH);
     if (n > 0 && !status) {
         lock_turn(s);
         model_logits_of(reading->context, rows, (int64_t)n, s->logits);
         unlock_turn(s);
-        size_t kept = 0;
-        for (size_t i = 0; i < n; i++) {
-            marco_request *r = s->rows[i];
-            if (r->params.max_tokens == 0)
-                infer_scheduler_retire(s, r, MARCO_OK, NULL, MARCO_FINISH_LENGTH);
-            else
-                s->rows[kept++] = r;
-        }
-        pick(s, kept);
+        pick(s, n);
     }
     base_free(rows);
+    base_free(through);
 }
 
 /* Passes get shorter where one layer alone keeps the others waiting too long, and longer again
@@ -446,14 +443,14 @@ static void adapt_chunk(marco_scheduler *s, double slice, bool others)
 }
 
 /* Reads on, for a slice of time where others wait for tokens, else until the pass is over. */
-static bool read_prompts(marco_scheduler *s, bool others)
+static void read_prompts(marco_scheduler *s, bool others)
 {
     infer_reading *reading = &s->reading;
     double slice = fmax(SLICE * s->decode_seconds, LEAST_SLICE);
     if (!reading->under_way) {
         adapt_chunk(s, slice, others);
         if (!begin_reading(s))
-            return false;
+            return;
     }
     double start = base_now();
     while (reading->under_way) {
@@ -462,7 +459,7 @@ static bool read_prompts(marco_scheduler *s, bool others)
         double before = base_now();
         if (all_cancelled(reading)) {
             infer_reading_abandon(s);
-            return true;
+            return;
         }
         if (model_pass_left(reading->context) > 0) {
             lock_turn(s);
@@ -471,25 +468,23 @@ static bool read_prompts(marco_scheduler *s, bool others)
             reading->seconds = base_now() - before;
         } else if (!score_piece(s, &status, &error)) {
             finish_reading(s);
-            return true;
+            return;
         }
         if (status)
             end_reading(s, status, &error);
         if (others && base_now() - start + reading->seconds / 2 > slice)
-            return true;
+            return;
     }
-    return true;
 }
 
 /* ---- the step ------------------------------------------------------------------------------ */
 
-bool infer_scheduler_step(marco_scheduler *s)
+void infer_scheduler_step(marco_scheduler *s)
 {
     double start = base_now();
     drop_cancelled(s);
     infer_scheduler_admit(s);
     bool decoded = decode(s);
-    bool read = read_prompts(s, decoded);
+    read_prompts(s, decoded);
     s->now.busy_seconds += base_now() - start;
-    return decoded || read;
 }

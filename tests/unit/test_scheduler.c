@@ -376,6 +376,74 @@ static void prompts_are_scored(void **state)
     marco_scheduler_close(s);
 }
 
+/* Whoever ends with the prompt's scores leaves the others their own logits. */
+static void scored_prompts_leave_others_alone(void **state)
+{
+    enum { N = 4 };
+    static client clients[2 * N];
+    static script scripts[N];
+    marco_request_params params[2 * N];
+    marco_request *requests[2 * N];
+    marco_scheduler_params p = small();
+    (void)state;
+    p.parallel = 2 * N;
+    p.chunk = 0;
+    marco_scheduler *s = scheduler(&p);
+    for (size_t i = 0; i < 2 * N; i++) {
+        client_init(&clients[i]);
+        script *alone = &scripts[i / 2];
+        if (i % 2 == 0) {
+            write_script(alone, i + 70);
+            play_alone(alone);
+        }
+        params[i] = request_of(&clients[i], alone->prompt, alone->n_prompt, alone->tokens);
+        params[i].sampling = alone->sampling;
+        if (i % 2 == 0) {
+            params[i].prompt_scores = true;
+            params[i].max_tokens = 0;
+        }
+    }
+    assert_int_equal(marco_scheduler_submit(s, 1, params, 2 * N, requests, NULL), MARCO_OK);
+    for (size_t i = 0; i < 2 * N; i++) {
+        clients[i].request = requests[i];
+        client_wait(&clients[i]);
+        if (i % 2)
+            expect_script(&scripts[i / 2], &clients[i]);
+        else
+            assert_int_equal(clients[i].n, 0);
+    }
+    marco_scheduler_close(s);
+}
+
+/* The context is what memory has room for, so that everybody can be brought to an end. */
+static void little_memory_makes_a_short_context(void **state)
+{
+    enum { PAGES = 3, N = 3 };
+    static client clients[N];
+    int32_t prompt[8] = {0};
+    marco_scheduler_params params = small();
+    model_kv kv;
+    (void)state;
+    model_kv_init(&kv, &engine->weights->config, TENSOR_F16);
+    params.kv_bytes = PAGES * kv.page_bytes;
+    marco_scheduler *s = scheduler(&params);
+    assert_int_equal(marco_scheduler_context(s), PAGES * MODEL_KV_PAGE);
+    for (size_t i = 0; i < N; i++) {
+        client_init(&clients[i]);
+        prompt[0] = (int32_t)i;
+        marco_request_params p = request_of(&clients[i], prompt, 8, i == 1 ? 3 : -1);
+        submit(s, i, &clients[i], &p);
+    }
+    for (size_t i = 0; i < N; i++) {
+        client_wait(&clients[i]);
+        assert_int_equal(clients[i].result.status, MARCO_OK);
+        assert_int_equal(clients[i].n, i == 1 ? 3 : PAGES * MODEL_KV_PAGE - 8);
+    }
+    marco_scheduler_close(s);
+    params.n_ctx = PAGES * MODEL_KV_PAGE + 1;
+    assert_int_equal(marco_scheduler_create(engine, &params, &s, NULL), MARCO_ERROR_MEMORY);
+}
+
 static void cancelled_requests_end(void **state)
 {
     enum { N = 12 };
@@ -490,7 +558,7 @@ static void what_cannot_be_is_refused(void **state)
     submit(s, 1, &c, &p);
     client_wait(&c);
     assert_int_equal(c.result.finish, MARCO_FINISH_LENGTH);
-    assert_int_equal(c.n, n_ctx - 4 + 1);
+    assert_int_equal(c.n, n_ctx - 4);
     marco_scheduler_close(s);
     params.parallel = 1000;
     assert_int_equal(marco_scheduler_create(engine, &params, &s, &error), MARCO_ERROR_ARGUMENT);
@@ -609,6 +677,15 @@ static void prefixes_come_back(void **state)
     marco_scheduler_stats stats;
     marco_scheduler_stats_get(s, &stats);
     assert_true(stats.kv_bytes <= 6 * kv.page_bytes);
+    save_to(s, path, UINT64_MAX);
+    marco_scheduler_close(s);
+
+    /* Into less memory than it was saved from: what there is room for. */
+    marco_scheduler_params less = params;
+    less.cache_bytes = 4 * kv.page_bytes;
+    s = scheduler(&less);
+    load_from(s, path, MARCO_OK);
+    assert_int_equal(cached_of(s, &scripts[2]), scripts[2].n_prompt - 1);
     marco_scheduler_close(s);
 
     params.kv_type = MARCO_KV_F32;
@@ -623,6 +700,8 @@ int main(void)
         cmocka_unit_test(replies_are_what_they_are_alone),
         cmocka_unit_test(a_prompt_is_read_once),
         cmocka_unit_test(prompts_are_scored),
+        cmocka_unit_test(scored_prompts_leave_others_alone),
+        cmocka_unit_test(little_memory_makes_a_short_context),
         cmocka_unit_test(cancelled_requests_end),
         cmocka_unit_test(closing_cancels),
         cmocka_unit_test(a_full_queue_refuses),
