@@ -70,23 +70,33 @@ static ask *ask_new(marco_server *server, http_request *http, answer_fn answer)
     return NULL;
 }
 
-static void *acquire(void *user)
+static void acquire(void *user, bool stopped)
 {
     ask *a = user;
-    serve_models_acquire(serve_server_models(a->server), a->request.model, on_model, a);
-    return NULL;
+    if (!stopped) {
+        serve_models_acquire(serve_server_models(a->server), a->request.model, on_model, a);
+        return;
+    }
+    api_refusal refusal = {0};
+    api_refuse_stopped(&refusal);
+    api_answer_refusal(a->http, &refusal);
+    ask_free(a);
 }
 
 /* Goes on where the body was fine, and refuses where it was not. */
 static void ask_go(ask *a, bool fine, const api_refusal *refusal)
 {
-    if (fine) {
-        size_t size;
-        http_body(a->http, &size);
-        api_run(size, acquire, a);
+    api_refusal crowded = {0};
+    size_t size;
+    http_body(a->http, &size);
+    if (fine && !api_is_long(size)) {
+        acquire(a, false);
         return;
     }
-    api_answer_refusal(a->http, refusal);
+    if (fine && serve_heavy_run(serve_server_heavy(a->server), acquire, a))
+        return;
+    api_refuse_crowded(&crowded);
+    api_answer_refusal(a->http, fine ? &crowded : refusal);
     ask_free(a);
 }
 

@@ -471,55 +471,91 @@ static bool submit(job *j)
     return true;
 }
 
-static void on_model(void *user, serve_model *model, marco_status status, const marco_error *error)
+/* The model is there: what the scheduler takes is made, and handed over. */
+static void go_on(job *j)
 {
-    job *j = user;
-    j->model = model;
-    bool fine = !status;
-    if (!fine) {
-        bool unknown = status == MARCO_ERROR_NOT_FOUND;
-        api_refuse_status(&j->refusal, status, unknown ? "model" : NULL, error);
-        j->refusal.code = unknown ? "model_not_found" : NULL;
-    }
-    fine = fine && api_work_prepare(&j->request, model, &j->work, &j->refusal);
-    fine = fine && begin_choices(j);
-    if (fine && submit(j))
+    if (api_work_prepare(&j->request, j->model, &j->work, &j->refusal) && begin_choices(j) &&
+        submit(j))
         return;
     api_answer_refusal(j->http, &j->refusal);
     job_free(j);
 }
 
-static void *start(void *user)
+static void go_on_heavy(void *user, bool stopped)
+{
+    job *j = user;
+    if (!stopped) {
+        go_on(j);
+        return;
+    }
+    api_refuse_stopped(&j->refusal);
+    api_answer_refusal(j->http, &j->refusal);
+    job_free(j);
+}
+
+static void on_model(void *user, serve_model *model, marco_status status, const marco_error *error)
+{
+    job *j = user;
+    size_t size;
+    j->model = model;
+    http_body(j->http, &size);
+    if (status) {
+        bool unknown = status == MARCO_ERROR_NOT_FOUND;
+        api_refuse_status(&j->refusal, status, unknown ? "model" : NULL, error);
+        j->refusal.code = unknown ? "model_not_found" : NULL;
+    } else if (!api_is_long(size) && !api_work_needs_grammar(&j->request)) {
+        go_on(j);
+        return;
+    } else if (serve_heavy_run(serve_server_heavy(j->server), go_on_heavy, j)) {
+        return;
+    } else {
+        api_refuse_crowded(&j->refusal);
+    }
+    api_answer_refusal(j->http, &j->refusal);
+    job_free(j);
+}
+
+static void start(void *user, bool stopped)
 {
     job *j = user;
     size_t size;
     const char *body = http_body(j->http, &size);
-    if (api_request_parse(j->form, body, size, &j->request, &j->refusal)) {
+    if (stopped) {
+        api_refuse_stopped(&j->refusal);
+    } else if (api_request_parse(j->form, body, size, &j->request, &j->refusal)) {
         serve_models_acquire(serve_server_models(j->server), j->request.model, on_model, j);
-    } else {
-        api_answer_refusal(j->http, &j->refusal);
-        job_free(j);
+        return;
     }
-    return NULL;
+    api_answer_refusal(j->http, &j->refusal);
+    job_free(j);
 }
 
-void api_run(size_t size, void *(*fn)(void *user), void *user)
+bool api_is_long(size_t size)
 {
     enum { LONG = 64 << 10 }; /* some 50 ms in the worst case, text of digits */
-    pthread_t thread;
-    if (size > LONG && pthread_create(&thread, NULL, fn, user) == 0)
-        pthread_detach(thread);
-    else
-        fn(user);
+    return size > LONG;
+}
+
+void api_refuse_crowded(api_refusal *refusal)
+{
+    api_refuse(refusal, NULL, NULL,
+               "too many long requests and schemas are waiting to be read: try again later");
+    refusal->status = 429;
+}
+
+void api_refuse_stopped(api_refusal *refusal)
+{
+    api_refuse(refusal, NULL, NULL, "the server is going down");
+    refusal->status = 503;
 }
 
 void api_job_start(marco_server *server, http_request *http, api_form form)
 {
     size_t size;
+    api_refusal refusal = {0};
     http_body(http, &size);
     job *j = base_calloc(1, sizeof *j);
     if (!j || pthread_mutex_init(&j->lock, NULL) != 0) {
-        api_refusal refusal;
         base_free(j);
         api_refuse_memory(&refusal);
         api_answer_refusal(http, &refusal);
@@ -529,5 +565,11 @@ void api_job_start(marco_server *server, http_request *http, api_form form)
     j->http = http;
     j->form = form;
     http_on_gone(http, on_gone, j);
-    api_run(size, start, j);
+    if (!api_is_long(size)) {
+        start(j, false);
+    } else if (!serve_heavy_run(serve_server_heavy(server), start, j)) {
+        api_refuse_crowded(&refusal);
+        api_answer_refusal(http, &refusal);
+        job_free(j);
+    }
 }

@@ -8,9 +8,11 @@
 /* Reads the request's body in one of the forms and answers it, now or later. */
 void api_job_start(marco_server *server, http_request *http, api_form form);
 
-/* Calls fn(user), for a body of `size` bytes: in a thread of its own where that takes long, since
- * the HTTP layer's have other connections to serve. */
-void api_run(size_t size, void *(*fn)(void *user), void *user);
+/* Is a body of `size` bytes for the heavy lane (heavy.h)? And what to say where that is full, or
+ * closing. */
+bool api_is_long(size_t size);
+void api_refuse_crowded(api_refusal *refusal);
+void api_refuse_stopped(api_refusal *refusal);
 
 /* Answers with a refusal. */
 void api_answer_refusal(http_request *http, const api_refusal *refusal);

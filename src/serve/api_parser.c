@@ -155,6 +155,9 @@ static const char *arguments_text(const char *text, size_t size, size_t *n)
 static bool give_call(const api_parser *p, const char *text, size_t size)
 {
     json_t *call = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+    bool exact = call != NULL;
+    if (!exact) /* perhaps an integer beyond 64 bits, which goes out as it is written */
+        call = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, NULL);
     const json_t *name = json_object_get(call, "name");
     json_t *arguments = json_object_get(call, "arguments");
     bool fine = json_object_size(call) == 2 && json_string_length(name) > 0 &&
@@ -164,7 +167,7 @@ static bool give_call(const api_parser *p, const char *text, size_t size)
         size_t n;
         char *written = NULL;
         const char *at = arguments_text(text, size, &n);
-        if (!at) {
+        if (!at && exact) {
             at = written = json_dumps(arguments, 0);
             n = at ? strlen(at) : 0;
         }

@@ -139,12 +139,18 @@ static bool get_grammar(const api_request *request, api_work *out, api_refusal *
     } else if (request->format == API_FORMAT_SCHEMA) {
         kind = SERVE_GRAMMAR_SCHEMA;
         text = request->schema;
-    } else if (request->format != API_FORMAT_OBJECT) {
-        return true;
     }
+    if (!api_work_needs_grammar(request))
+        return true;
     marco_status status =
         serve_grammars_get(out->grammars, kind, text, tool, &out->grammar, &error);
     return !status || refuse_chat(refusal, status, param, &error);
+}
+
+bool api_work_needs_grammar(const api_request *request)
+{
+    return request->tool_choice == API_TOOL_REQUIRED || request->tool_choice == API_TOOL_NAMED ||
+           request->format == API_FORMAT_SCHEMA || request->format == API_FORMAT_OBJECT;
 }
 
 static api_reasoning find_reasoning(const api_request *request, const marco_tokenizer *tokenizer,

@@ -23,6 +23,9 @@ typedef struct api_work {
     api_reasoning reasoning;
 } api_work;
 
+/* Are replies to be in a form that is compiled first? */
+bool api_work_needs_grammar(const api_request *request);
+
 /* api_work_free in every case. */
 bool api_work_prepare(const api_request *request, const serve_model *model, api_work *out,
                       api_refusal *refusal);

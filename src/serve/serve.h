@@ -3,6 +3,7 @@
 #define SERVE_SERVE_H
 
 #include "serve/grammars.h"
+#include "serve/heavy.h"
 #include "serve/http.h"
 
 /* ---- models (models.c) --------------------------------------------------------------------- */
@@ -36,6 +37,7 @@ const char *serve_models_name(const serve_models *models, size_t i, int64_t *cre
 /* ---- the server (server.c) ----------------------------------------------------------------- */
 
 serve_models *serve_server_models(marco_server *server);
+serve_heavy *serve_server_heavy(marco_server *server);
 
 /* Who asks, for turns among clients: the same number for the same key, without keys for the same
  * address. */

@@ -16,6 +16,7 @@ enum {
     DEFAULT_CONNECTIONS = 1024,
     DEFAULT_REQUEST_SECONDS = 60,
     DEFAULT_IDLE_SECONDS = 75,
+    HEAVY_QUEUE = 64, /* long requests that may wait to be read */
 };
 
 static const char json_type[] = "application/json";
@@ -380,6 +381,11 @@ void serve_note(http_request *request, const char *model, size_t n_prompt, size_
     info->n_reply = n_reply;
 }
 
+serve_heavy *serve_server_heavy(marco_server *server)
+{
+    return server->heavy;
+}
+
 serve_models *serve_server_models(marco_server *server)
 {
     return server->models;
@@ -586,6 +592,8 @@ marco_status marco_server_create(const marco_serve_params *params, marco_server 
     if (!status)
         status = serve_models_create(server, &server->models, error);
     if (!status)
+        status = serve_heavy_create(HEAVY_QUEUE, &server->heavy, error);
+    if (!status)
         status = start_http(server, error);
     if (status) {
         marco_server_close(server);
@@ -643,6 +651,7 @@ marco_status marco_server_shutdown(marco_server *server, size_t *cancelled, marc
     atomic_store(&server->stopping, true);
     if (server->http) {
         left = wait_open(server, server->params.grace_seconds);
+        serve_heavy_stop(server->heavy);
         serve_models_stop(server->models);
         http_server_close(server->http);
         server->http = NULL;
@@ -660,6 +669,7 @@ void marco_server_close(marco_server *server)
         return;
     server->params.grace_seconds = 0;
     marco_server_shutdown(server, NULL, NULL);
+    serve_heavy_free(server->heavy);
     serve_metrics_free(server->metrics);
     serve_keys_free(server->keys);
     free_params(&server->params);

@@ -24,6 +24,7 @@ struct marco_server {
     marco_serve_params params; /* its texts are the server's own */
     http_server *http;
     serve_models *models;
+    serve_heavy *heavy;
     serve_metrics *metrics;
     pthread_mutex_t lock; /* of keys */
     serve_keys *keys;     /* NULL: none are asked for */

@@ -93,6 +93,8 @@ static void test_calls(void **state)
          "C(f|{})C(g|{\"x\": {}})C(f|{})"},
         {CALL("f", "{}") CALL("g", "{}"), "C(f|{})C(g|{})"},
         {CALL("f", "{}") "\nDone.", "C(f|{})T(\nDone.)"},
+        {CALL("f", "{\"n\": 123456789012345678901234567890}"),
+         "C(f|{\"n\": 123456789012345678901234567890})"},
         {CALL("f", "{}") "\n<tool", "C(f|{})T(\n<tool)"},
         {CALL("f", "{}") "\n<tool> " CALL("g", "{}"), "C(f|{})T(\n<tool> )C(g|{})"},
         /* The tags within strings are text. */
