@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 PATIENCE = 900  # seconds without a byte from anywhere
 
@@ -49,6 +50,13 @@ class Server:
     def said(self):
         size = os.fstat(self.log.fileno()).st_size
         return os.pread(self.log.fileno(), 3000, max(0, size - 3000)).decode(errors="replace")
+
+    def metric(self, name):
+        """The sum of a metric over all models."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines
+                   if line.split("{", 1)[0].split(" ", 1)[0] == name)
 
     def get(self, path):
         """The status of a GET; 0 while nobody listens."""

@@ -114,7 +114,7 @@ marco_status marco_sampler_accept(marco_sampler *s, int32_t id, bool reply)
 
 /* ---- loops over the vocabulary, in lanes that compilers make vectors of --------------------- */
 
-enum { LANES = 16 };
+enum { LANES = 16, BLOCK = 1024 /* numbers that stay in the nearest cache */ };
 
 static bool any_nan(const float *x, size_t n)
 {
@@ -146,6 +146,31 @@ static float largest(const float *x, size_t n)
         top = max[k] > top ? max[k] : top;
     for (; i < n; i++)
         top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+/* The largest number, -Inf where there is none, and where it is first found; NaN, and where, if
+ * there is one. */
+static float survey(const float *x, size_t n, size_t *at)
+{
+    float top = -INFINITY;
+    size_t block = 0;
+    for (size_t first = 0; first < n; first += BLOCK) {
+        size_t count = n - first < BLOCK ? n - first : BLOCK;
+        float max = largest(x + first, count);
+        if (any_nan(x + first, count)) {
+            for (*at = first; !isnan(x[*at]);)
+                ++*at;
+            return NAN;
+        }
+        if (max > top) {
+            top = max;
+            block = first;
+        }
+    }
+    *at = block;
+    while (*at + 1 < n && x[*at] < top)
+        ++*at;
     return top;
 }
 
@@ -328,7 +353,6 @@ static int32_t draw_from(marco_sampler *s, size_t n)
 /* From the whole vocabulary, a block at a time. Never an id of probability 0. */
 static int32_t draw_any(marco_sampler *s)
 {
-    enum { BLOCK = 1024 };
     size_t n = (size_t)s->n_vocab, last = n;
     double at = base_random_unit(s->params.seed, 0, s->picks++) * sum_of(s->x, n);
     for (size_t first = 0; first < n; first += BLOCK) {
@@ -363,24 +387,19 @@ marco_status infer_sampler_pick(marco_sampler *s, const float *logits, const uin
 {
     const marco_sampling *p = &s->params;
     size_t n = (size_t)s->n_vocab;
-    int32_t best = 0;
+    size_t best;
     adjust(s, logits, mask);
-    if (any_nan(s->x, n)) {
-        while (!isnan(s->x[best]))
-            best++;
+    float top = survey(s->x, n, &best);
+    if (isnan(top))
         return base_fail(error, MARCO_ERROR_NUMERIC,
-                         "the logit of id %d is not a number; the weights are damaged", best);
-    }
-    float top = largest(s->x, n);
+                         "the logit of id %zu is not a number; the weights are damaged", best);
     if (top == -INFINITY && mask)
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                          "no token of the vocabulary goes on in the form that is asked for");
     if (!isfinite(top))
         return base_fail(error, MARCO_ERROR_NUMERIC,
                          "the largest logit is %g: nothing can be sampled", (double)top);
-    while (s->x[best] < top)
-        best++;
-    *id = best;
+    *id = (int32_t)best;
     if (p->temperature == 0)
         return MARCO_OK;
     /* From the largest, so that no temperature makes a number too large. */
@@ -405,15 +424,18 @@ static bool better(marco_token_score a, marco_token_score b)
  * block's own sum, and the blocks in double precision. */
 static double log_sum_exp(const float *x, size_t n)
 {
-    enum { BLOCK = 1024 };
     const kern_table *kernels = kern_table_get(NULL);
     float part[BLOCK];
-    double max = (double)largest(x, n), sum = 0;
+    double max = -INFINITY, sum = 0;
     for (size_t first = 0; first < n; first += BLOCK) {
         size_t count = n - first < BLOCK ? n - first : BLOCK;
         double top = (double)largest(x + first, count);
         memcpy(part, x + first, count * sizeof *part);
         kernels->softmax(part, (int64_t)count);
+        if (top > max) {
+            sum *= exp(max - top);
+            max = top;
+        }
         sum += exp(top - max) / (double)largest(part, count);
     }
     return max + log(sum);

@@ -175,6 +175,7 @@ static bool decode(marco_scheduler *s)
     if (!status)
         model_logits(s->decoding, 0, (int64_t)n, s->logits);
     unlock_turn(s);
+    s->now.busy_seconds += base_now() - start;
     for (size_t i = 0; i < n; i++) {
         if (status)
             fail_request(s, s->rows[i], status, &error);
@@ -466,6 +467,7 @@ static void read_prompts(marco_scheduler *s, bool others)
             status = model_pass_layer(reading->context, &error);
             unlock_turn(s);
             reading->seconds = base_now() - before;
+            s->now.busy_seconds += reading->seconds;
         } else if (!score_piece(s, &status, &error)) {
             finish_reading(s);
             return;
@@ -481,10 +483,8 @@ static void read_prompts(marco_scheduler *s, bool others)
 
 void infer_scheduler_step(marco_scheduler *s)
 {
-    double start = base_now();
     drop_cancelled(s);
     infer_scheduler_admit(s);
     bool decoded = decode(s);
     read_prompts(s, decoded);
-    s->now.busy_seconds += base_now() - start;
 }
