@@ -295,6 +295,23 @@ static size_t keep_sum(const float *p, int32_t *ids, size_t n, double need)
     return high > 0 ? high : 1;
 }
 
+/* The k first in rank of all that have a probability, k small: in one look over them. */
+static size_t find_first(marco_sampler *s, size_t k)
+{
+    size_t n = 0;
+    float worst = 0; /* of those found, once there are k */
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        if (!(s->x[i] > worst))
+            continue;
+        size_t at = n < k ? n++ : n - 1;
+        for (; at > 0 && before(s->x, i, s->order[at - 1]); at--)
+            s->order[at] = s->order[at - 1];
+        s->order[at] = i;
+        worst = n == k ? s->x[s->order[k - 1]] : 0;
+    }
+    return n;
+}
+
 static size_t collect(marco_sampler *s, float least)
 {
     size_t n = 0;
@@ -315,7 +332,9 @@ static size_t truncate(marco_sampler *s, float best)
     double total = 1;
     float least = p->min_p * best;
     if (few) {
-        size_t n = keep_first(s->x, s->order, collect(s, 0), (size_t)p->top_k), kept = 0;
+        enum { SMALL = 128 };
+        size_t k = (size_t)p->top_k, kept = 0;
+        size_t n = k <= SMALL ? find_first(s, k) : keep_first(s->x, s->order, collect(s, 0), k);
         total = 0;
         for (size_t i = 0; i < n; i++)
             total += (double)s->x[s->order[i]];
