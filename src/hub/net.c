@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/time.h"
 
 /* Seconds: to connect, without a byte, and between two questions whether to go on. */
 enum { CONNECT_SECONDS = 20, SILENT_SECONDS = 30 };
@@ -17,13 +17,6 @@ static pthread_once_t started = PTHREAD_ONCE_INIT;
 static void start(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT); /* what fails here fails again with every handle */
-}
-
-double hub_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 bool hub_net_cancelled(const hub_net *net)
@@ -392,8 +385,8 @@ static int on_progress(void *user, curl_off_t a, curl_off_t b, curl_off_t c, cur
 /* Waits, asking whether to go on; false when not. */
 static bool wait_for(const hub_net *net, double seconds)
 {
-    double end = hub_seconds() + seconds;
-    while (hub_seconds() < end) {
+    double end = base_now() + seconds;
+    while (base_now() < end) {
         struct timespec slice = {.tv_nsec = 50 * 1000 * 1000};
         if (hub_net_cancelled(net))
             return false;

@@ -65,7 +65,4 @@ bool hub_net_cancelled(const hub_net *net);
 marco_status hub_net_get(const hub_net *net, const char *url, const char *what, size_t limit,
                          base_text *body, char **next, marco_error *error);
 
-/* Seconds on a clock that only goes forward. */
-double hub_seconds(void);
-
 #endif
