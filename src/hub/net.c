@@ -82,13 +82,23 @@ static const char *certificates(void)
     return NULL;
 }
 
+static double pace(void)
+{
+    const char *text = getenv("MARCO_HUB_PACE");
+    double value = text ? strtod(text, NULL) : 1;
+    return value > 0 && value < 1 ? value : 1;
+}
+
 marco_status hub_net_open(hub_net *net, const hub_place *place, marco_progress progress,
                           marco_error *error)
 {
     static const char identity[] = "Accept-Encoding: identity"; /* ranges and hashes are of that */
     origin o;
     pthread_once(&started, start);
-    *net = (hub_net){.place = place, .progress = progress, .certificates = certificates()};
+    *net = (hub_net){.place = place,
+                     .progress = progress,
+                     .certificates = certificates(),
+                     .pace = pace()};
     bool good = origin_of(place->endpoint, &o);
     net->host = good ? base_strdup(o.host) : NULL;
     origin_free(&o);
@@ -287,13 +297,13 @@ bool hub_is_passing(CURLcode result, long code)
     }
 }
 
-double hub_delay(CURL *easy, int tries)
+double hub_delay(const hub_net *net, CURL *easy, int tries)
 {
     curl_off_t asked = 0;
     curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &asked);
     if (asked > 0)
         return (double)(asked < HUB_RETRY_AFTER_MOST ? asked : HUB_RETRY_AFTER_MOST);
-    return tries < 6 ? 0.25 * (double)(1 << tries) : 16;
+    return net->pace * (tries < 6 ? 0.25 * (double)(1 << tries) : 16);
 }
 
 /* ---- what went wrong ------------------------------------------------------------------------ */
@@ -429,7 +439,7 @@ static marco_status ask(const hub_net *net, CURL *easy, const char *what, char *
                  result == CURLE_COULDNT_CONNECT;
     if (never || !hub_is_passing(result, code) || ++*tries >= HUB_TRIES)
         return hub_net_fail(net, easy, result, reply, what, error);
-    if (!wait_for(net, hub_delay(easy, *tries)))
+    if (!wait_for(net, hub_delay(net, easy, *tries)))
         return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled");
     return MARCO_OK;
 }

@@ -223,7 +223,7 @@ static marco_status again(run *r, job *j, CURLcode result)
     int *tries = blob->whole_only ? &blob->tries : &j->tries;
     if (++*tries >= HUB_TRIES)
         return hub_net_fail(r->t->net, j->easy, result, &j->reply, blob->file->path, r->error);
-    double resume = base_now() + hub_delay(j->easy, *tries);
+    double resume = base_now() + hub_delay(r->t->net, j->easy, *tries);
     if (blob->whole_only) {
         blob->spoilt = true;
         blob->resume = resume;
@@ -365,7 +365,7 @@ static marco_status keep_and_report(run *r, double now)
     for (int i = 0; i < r->t->connections; i++)
         if (r->jobs[i].blob) /* of blocks that are there in part */
             done += r->jobs[i].at < r->jobs[i].end ? r->jobs[i].at % HUB_BLOCK : 0;
-    if (now - r->kept >= keep_seconds) {
+    if (now - r->kept >= keep_seconds * r->t->net->pace) {
         for (size_t i = r->first; i < r->t->n && !status; i++)
             if (r->opened[i] && !r->done[i])
                 status = hub_blob_keep(&r->t->blobs[i], r->error);

@@ -35,7 +35,7 @@ FAULTS = {
     "longer": None,  # the file that is served one byte long
     "no_ranges": False,  # answers 200 with the whole file
     "wrong_range": False,  # answers another range than was asked for
-    "busy": 0,  # so many answers of 429 with Retry-After: 1
+    "busy": 0,  # so many answers of 429 with Retry-After: 1, of each of the two servers
     "broken": 0,  # so many answers of 503
     "loop": False,  # redirects to itself
     "downgrade": None,  # redirects large files to this address
@@ -157,7 +157,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.record = {
             "server": server.role, "method": self.command, "path": self.path,
             "token": self.headers.get("Authorization"), "range": self.headers.get("Range"),
-            "sent": 0,
+            "sent": 0, "at": time.monotonic(),
         }
         try:
             self.route(hub, faults, path, urllib.parse.parse_qs(url.query), head)
@@ -170,7 +170,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def route(self, hub, faults, path, query, head):
-        if hub.first_times("busy", faults["busy"]):
+        if hub.first_times(("busy", self.server.role), faults["busy"]):
             return self.say(429, Retry_After="1")
         if hub.first_times("broken", faults["broken"]):
             return self.say(503)
