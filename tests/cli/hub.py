@@ -46,6 +46,7 @@ FAULTS = {
     "huge_json": False,
     "next": None,  # what the Link header of the tree says
     "garbage": None,  # the body of the API's answers
+    "sha": None,  # the commit that the API tells for any revision
 }
 
 
@@ -214,7 +215,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.say(200, faults["garbage"].encode(), head)
         if question == "revision":
             siblings = [{"rfilename": path} for path in files]
-            answer = {"id": model, "modelId": model, "sha": commit, "siblings": siblings}
+            answer = {"id": model, "modelId": model, "sha": faults["sha"] or commit, "siblings": siblings}
             return self.say(200, json.dumps(answer).encode(), head, X_Repo_Commit=commit)
         if faults["huge_json"]:
             return self.send_endless()

@@ -81,6 +81,7 @@ export HF_ENDPOINT="$address"
 works "$marco" pull org/tiny
 check 'the folder is printed' [ -f "$(cat out)/config.json" ]
 check_whole
+tiny=$(cat cache/models--org--tiny/refs/main)
 served "sent('cdn') > $size"
 check 'links are relative' sh -c "readlink $snapshot/*/sub/large.bin | grep -qE '^[.][.]/[.][.]/[.][.]/blobs/[0-9a-f]{64}$'"
 faults '{}'
@@ -126,6 +127,9 @@ refuses 1 '2 GGUF files' "$marco" inspect -m org/two
 
 works "$marco" pull org/one@v1
 works "$marco" pull org/one@refs/pr/1
+commit=$(cat cache/models--org--one/refs/main)
+works "$marco" pull "org/one@$commit"
+check 'a commit needs no reference' [ ! -e "cache/models--org--one/refs/$commit" ]
 works "$marco" inspect -m org/one@refs/pr/1
 fresh
 faults '{"page": 2}'
@@ -138,7 +142,12 @@ works "$marco" pull org/tiny --include '*.json' --include 'sub/'
 check 'wanted' [ -e "$(cat out)/config.json" ]
 check 'wanted' [ -e "$(cat out)/sub/large.bin" ]
 check 'not wanted' [ ! -e "$(cat out)/empty.txt" ]
+fresh
 refuses 1 "files .*matches 'nothing'" "$marco" pull org/tiny --include nothing
+refuses 1 "files .*matches 'n[*]ing'" "$marco" pull org/tiny --include '*.json' --include 'n*ing'
+refuses 1 'matches .nothing/' "$marco" pull org/tiny --include nothing/ --include '*'
+refuses 1 'matches .config\\.json' "$marco" pull org/tiny --include 'config\.json'
+check 'nothing is there' [ ! -e cache/models--org--tiny ]
 refuses 1 'has nothing of this name' "$marco" pull org/nothing
 refuses 1 'not this revision' "$marco" pull org/tiny@v7
 for bad in a/b/c ../x x/.. org/ /tiny 'org/ti ny' org/tiny@ org/tiny@../x org/tiny@a..b \
@@ -215,13 +224,21 @@ breaks '{"size": {"sub/large.bin": 1e300}}' 'size'
 breaks '{"size": {"sub/large.bin": -1}}' 'size'
 breaks '{"next": "http://127.0.0.2/x"}' 'elsewhere'
 breaks '{"huge_json": true}' 'answer of more than'
+breaks '{"sha": "main"}' 'no commit in the answer'
+other=0123456789012345678901234567890123456789
+faults "{\"sha\": \"$other\"}"
+refuses 1 "another commit, $other" "$marco" pull "org/tiny@$tiny"
+check 'nothing is there' [ ! -e cache/models--org--tiny ]
+no_answer="line 1, column|not the answer|no commit|\"sha\" is"
 for garbage in '' '[' '{}' '[]' '{"sha": 1}' '{"sha": "../../../x"}' '\u00ff'; do
-    breaks "{\"garbage\": \"$(printf '%s' "$garbage" | sed 's/"/\\"/g')\"}" 'org/tiny: '
+    breaks "{\"garbage\": \"$(printf '%s' "$garbage" | sed 's/"/\\"/g')\"}" \
+        "^marco pull: org/tiny: ($no_answer)"
 done
 for name in ../x /etc/x a/../../x a//b ./x x/. .. 'a\\b' 'a\u0000b' 'a\nb' 'a\u001b[2J' \
-    "$(printf '%0300d' 0)" '' config.json; do
-    breaks "{\"names\": [\"$name\"]}" 'org/tiny: '
+    "$(printf '%0300d' 0)" "$(printf '%050d' 0 | sed 's,0,0/,g')x" ''; do
+    breaks "{\"names\": [\"$name\"]}" '^marco pull: org/tiny: a file is called .*could lie outside'
 done
+breaks '{"names": ["config.json"]}' "'config.json' is listed twice"
 check 'nothing outside' [ ! -e cache/x ]
 check 'nothing outside' [ ! -e x ]
 
