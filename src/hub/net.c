@@ -95,10 +95,8 @@ marco_status hub_net_open(hub_net *net, const hub_place *place, marco_progress p
     static const char identity[] = "Accept-Encoding: identity"; /* ranges and hashes are of that */
     origin o;
     pthread_once(&started, start);
-    *net = (hub_net){.place = place,
-                     .progress = progress,
-                     .certificates = certificates(),
-                     .pace = pace()};
+    *net = (hub_net){
+        .place = place, .progress = progress, .certificates = certificates(), .pace = pace()};
     bool good = origin_of(place->endpoint, &o);
     net->host = good ? base_strdup(o.host) : NULL;
     origin_free(&o);
