@@ -129,7 +129,7 @@ static void print_row(const marco_hub_entry *e, int width)
            format_bytes(e->bytes, size), date);
     if (e->whole)
         puts("whole");
-    else if (e->of > 0)
+    else if (e->files < e->of)
         printf("%" PRId64 " of %" PRId64 " files\n", e->files, e->of);
     else
         puts("not whole");

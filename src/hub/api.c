@@ -35,6 +35,10 @@ marco_status hub_api_commit(const hub_net *net, const hub_name *name, char *comm
                    : hub_net_get(net, url.data, what, HUB_JSON_MOST, &body, &next, error);
     if (!status)
         status = hub_parse_commit(what, body.data ? body.data : "", body.size, commit, error);
+    if (!status && hub_is_commit(name->revision) && strcmp(name->revision, commit) != 0)
+        status = base_fail(error, MARCO_ERROR_FORMAT,
+                           "%s: %s answers with another commit, %s: nothing was downloaded", what,
+                           net->host, commit);
     base_free(next);
     base_text_free(&body);
     base_text_free(&url);

@@ -80,7 +80,7 @@ static bool count_file(void *user, const hub_entry *entry)
     counting *c = user;
     struct stat st;
     if (fstatat(entry->folder, entry->name, &st, 0) != 0) {
-        c->count.dangling = true;
+        c->count.broken = true;
         return true;
     }
     if (!S_ISREG(st.st_mode))
@@ -133,9 +133,11 @@ marco_status hub_snapshot_count(const char *model_folder, const char *commit, hu
         goto done;
     }
     if (!hub_folder_walk(snapshot, count_file, &c)) {
-        status = c.failed ? base_fail_memory(error, c.n * sizeof *c.files, snapshot)
-                          : base_fail(error, MARCO_ERROR_IO, "cannot read the folder %s", snapshot);
-        goto done;
+        c.count.broken = true;
+        if (c.failed) {
+            status = base_fail_memory(error, c.n * sizeof *c.files, snapshot);
+            goto done;
+        }
     }
     if (c.n > 0)
         qsort(c.files, c.n, sizeof *c.files, compare);

@@ -28,7 +28,7 @@ const char *hub_blob_of_link(const char *target);
  * nothing tells). */
 typedef struct hub_count {
     size_t present, all;
-    bool dangling; /* a link leads nowhere */
+    bool broken; /* a link leads nowhere, or it cannot be read */
     uint64_t bytes;
     int64_t modified;
 } hub_count;

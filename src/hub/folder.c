@@ -12,8 +12,12 @@
 #include "base/memory.h"
 #include "base/output.h"
 #include "base/text.h"
+#include "hub/name.h"
 
+/* Folders in one another. Whatever may be downloaded can be walked and removed: a file lies below
+ * the model's folder, "snapshots" and the commit, so at HUB_PARTS_MOST + 2 at most. */
 enum { DEEPEST = 64 };
+_Static_assert(HUB_PARTS_MOST + 2 < DEEPEST, "what is downloaded can be removed");
 
 char *hub_path(const char *part, ...)
 {
@@ -96,11 +100,20 @@ static bool is_dots(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
+/* The next entry; NULL at the end, and with *good false where the rest cannot be read. */
+static struct dirent *next_entry(DIR *dir, bool *good)
+{
+    errno = 0;
+    struct dirent *e = readdir(dir);
+    *good = e || errno == 0;
+    return e;
+}
+
 static bool walk(int fd, const char *path, int depth, hub_visit_fn visit, void *user)
 {
     DIR *dir = stream(fd);
     bool good = dir != NULL && depth < DEEPEST;
-    for (struct dirent *e; good && (e = readdir(dir));) {
+    for (struct dirent *e; good && (e = next_entry(dir, &good));) {
         hub_entry entry = {.folder = dirfd(dir), .name = e->d_name};
         if (is_dots(e->d_name))
             continue;
@@ -185,5 +198,10 @@ marco_status hub_folder_remove(const char *path, uint64_t *freed, marco_error *e
     int code = fd < 0 ? errno : empty(fd, 0, freed);
     if (!code && rmdir(path) != 0)
         code = errno;
+    if (code == ELOOP)
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "%s holds folders nested more than %d deep, as no download makes them; "
+                         "remove it by hand",
+                         path, DEEPEST);
     return code ? base_fail_errno(error, code, "cannot remove", path) : MARCO_OK;
 }

@@ -191,7 +191,7 @@ static marco_status add_snapshot(list *l, const char *model, const char *model_f
     entry.modified = count.modified;
     entry.files = (int64_t)count.present;
     entry.of = (int64_t)count.all;
-    entry.whole = !count.dangling && (count.all ? count.present == count.all : count.present > 0);
+    entry.whole = !count.broken && (count.all ? count.present == count.all : count.present > 0);
     if (!status &&
         (!refs || n.failed || !entry.name || !entry.revision || !entry.commit || !entry.path ||
          !base_grow((void **)&l->entries, &l->capacity, l->n + 1, sizeof *l->entries)))

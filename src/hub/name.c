@@ -86,8 +86,10 @@ bool hub_revision_is_valid(const char *revision)
     size_t size = strlen(revision);
     if (size == 0 || size > HUB_REVISION_MAX)
         return false;
+    int parts = 0;
     for (size_t i = 0; i < size; i++) {
         bool first = i == 0 || revision[i - 1] == '/';
+        parts += first;
         if (!is_alnum(revision[i]) && !strchr("-_.+/", revision[i]))
             return false;
         if (first && strchr("-./", revision[i]))
@@ -95,7 +97,7 @@ bool hub_revision_is_valid(const char *revision)
         if (!first && revision[i] == '.' && revision[i - 1] == '.')
             return false;
     }
-    return revision[size - 1] != '/';
+    return revision[size - 1] != '/' && parts <= HUB_PARTS_MOST;
 }
 
 bool hub_file_is_valid(const char *path, size_t size)
@@ -103,6 +105,7 @@ bool hub_file_is_valid(const char *path, size_t size)
     if (size == 0 || size > HUB_FILE_MAX || base_utf8_check(path, size) != size)
         return false;
     size_t part = 0; /* where the part begins */
+    int parts = 0;
     for (size_t i = 0; i <= size; i++) {
         unsigned char c = i < size ? (unsigned char)path[i] : '/';
         /* U+0080 to U+009F, the other controls, are C2 80 to C2 9F. */
@@ -116,8 +119,9 @@ bool hub_file_is_valid(const char *path, size_t size)
             (n == 2 && path[part] == '.' && path[part + 1] == '.'))
             return false;
         part = i + 1;
+        parts++;
     }
-    return true;
+    return parts <= HUB_PARTS_MOST;
 }
 
 static bool is_hex(const char *text, size_t size)

@@ -11,6 +11,7 @@ enum {
     HUB_MODEL_MAX = 96,     /* "OWNER/NAME" */
     HUB_REVISION_MAX = 200, /* a branch, a tag, a commit */
     HUB_FILE_MAX = 1024,    /* a file's path in a model; 255 a part */
+    HUB_PARTS_MOST = 50,    /* of a file's path or a revision, between '/' */
     HUB_HASH_MAX = 64       /* hexadecimal digits */
 };
 
@@ -32,8 +33,8 @@ bool hub_name_of_folder(const char *folder, char *model);
 bool hub_revision_is_valid(const char *revision);
 
 /* True where the path of a file in a model may be made below a folder: relative, no part empty or
- * "." or "..", no control character and no backslash, UTF-8, bounded. `size`: its bytes, which may
- * hold a NUL. */
+ * "." or "..", no control character and no backslash, UTF-8, bounded in length and depth. `size`:
+ * its bytes, which may hold a NUL. */
 bool hub_file_is_valid(const char *path, size_t size);
 
 /* Lower-case hexadecimal digits: a git object's name (40, or 64 in newer repositories); SHA-256. */

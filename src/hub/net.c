@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/time.h"
 
 /* Seconds: to connect, without a byte, and between two questions whether to go on. */
 enum { CONNECT_SECONDS = 20, SILENT_SECONDS = 30 };
@@ -17,13 +17,6 @@ static pthread_once_t started = PTHREAD_ONCE_INIT;
 static void start(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT); /* what fails here fails again with every handle */
-}
-
-double hub_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 bool hub_net_cancelled(const hub_net *net)
@@ -89,13 +82,21 @@ static const char *certificates(void)
     return NULL;
 }
 
+static double pace(void)
+{
+    const char *text = getenv("MARCO_HUB_PACE");
+    double value = text ? strtod(text, NULL) : 1;
+    return value > 0 && value < 1 ? value : 1;
+}
+
 marco_status hub_net_open(hub_net *net, const hub_place *place, marco_progress progress,
                           marco_error *error)
 {
     static const char identity[] = "Accept-Encoding: identity"; /* ranges and hashes are of that */
     origin o;
     pthread_once(&started, start);
-    *net = (hub_net){.place = place, .progress = progress, .certificates = certificates()};
+    *net = (hub_net){
+        .place = place, .progress = progress, .certificates = certificates(), .pace = pace()};
     bool good = origin_of(place->endpoint, &o);
     net->host = good ? base_strdup(o.host) : NULL;
     origin_free(&o);
@@ -294,13 +295,13 @@ bool hub_is_passing(CURLcode result, long code)
     }
 }
 
-double hub_delay(CURL *easy, int tries)
+double hub_delay(const hub_net *net, CURL *easy, int tries)
 {
     curl_off_t asked = 0;
     curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &asked);
     if (asked > 0)
         return (double)(asked < HUB_RETRY_AFTER_MOST ? asked : HUB_RETRY_AFTER_MOST);
-    return tries < 6 ? 0.25 * (double)(1 << tries) : 16;
+    return net->pace * (tries < 6 ? 0.25 * (double)(1 << tries) : 16);
 }
 
 /* ---- what went wrong ------------------------------------------------------------------------ */
@@ -392,8 +393,8 @@ static int on_progress(void *user, curl_off_t a, curl_off_t b, curl_off_t c, cur
 /* Waits, asking whether to go on; false when not. */
 static bool wait_for(const hub_net *net, double seconds)
 {
-    double end = hub_seconds() + seconds;
-    while (hub_seconds() < end) {
+    double end = base_now() + seconds;
+    while (base_now() < end) {
         struct timespec slice = {.tv_nsec = 50 * 1000 * 1000};
         if (hub_net_cancelled(net))
             return false;
@@ -436,7 +437,7 @@ static marco_status ask(const hub_net *net, CURL *easy, const char *what, char *
                  result == CURLE_COULDNT_CONNECT;
     if (never || !hub_is_passing(result, code) || ++*tries >= HUB_TRIES)
         return hub_net_fail(net, easy, result, reply, what, error);
-    if (!wait_for(net, hub_delay(easy, *tries)))
+    if (!wait_for(net, hub_delay(net, easy, *tries)))
         return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled");
     return MARCO_OK;
 }

@@ -19,6 +19,7 @@ typedef struct hub_net {
     struct curl_slist *open, *with_token; /* headers */
     const char *certificates;             /* a file of them; NULL: the system's */
     marco_progress progress;
+    double pace; /* of waits: 1, or less where tests are in a hurry (MARCO_HUB_PACE) */
 } hub_net;
 
 /* The place must outlive it. hub_net_close in any case. */
@@ -50,7 +51,7 @@ bool hub_is_redirect(long code);
 bool hub_is_passing(CURLcode result, long code);
 
 /* Seconds before try number `tries` (1 is the first repetition), or what the server asked for. */
-double hub_delay(CURL *easy, int tries);
+double hub_delay(const hub_net *net, CURL *easy, int tries);
 
 /* An answer that is final, or a failure that did not pass, as an error that says what to do.
  * `what` is asked for: a model, or a file in it. */
@@ -64,8 +65,5 @@ bool hub_net_cancelled(const hub_net *net);
  * none; base_free) into *next. `what` is asked for, in messages. */
 marco_status hub_net_get(const hub_net *net, const char *url, const char *what, size_t limit,
                          base_text *body, char **next, marco_error *error);
-
-/* Seconds on a clock that only goes forward. */
-double hub_seconds(void);
 
 #endif

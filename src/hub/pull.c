@@ -37,13 +37,34 @@ marco_pull_params marco_pull_params_default(void)
 
 /* ---- what is wanted ------------------------------------------------------------------------- */
 
-/* As huggingface_hub matches: '*' also takes in '/', and "folder/" is all that is in it. */
+/* As huggingface_hub matches: '*' also takes in '/', '\\' is nothing special, and "folder/" is all
+ * that is in it. */
 static bool matches(const char *pattern, const char *path)
 {
     size_t size = strlen(pattern);
     if (size > 0 && pattern[size - 1] == '/')
         return strncmp(pattern, path, size) == 0;
-    return fnmatch(pattern, path, 0) == 0;
+    return fnmatch(pattern, path, FNM_NOESCAPE) == 0;
+}
+
+/* Whether there is something to download for every pattern: one that matches nothing is a slip, and
+ * better told before the others' gigabytes than missed afterwards. */
+static marco_status check_patterns(const pull *p, marco_error *error)
+{
+    if (p->listing.n == 0)
+        return base_fail(error, MARCO_ERROR_NOT_FOUND, "%s: the model has no files", p->name.model);
+    for (size_t i = 0; i < p->params->n_include; i++) {
+        size_t at = 0;
+        while (at < p->listing.n && !matches(p->params->include[i], p->listing.files[at].path))
+            at++;
+        if (at == p->listing.n)
+            return base_fail(error, MARCO_ERROR_NOT_FOUND,
+                             "%s: none of its %zu files (such as %s) matches '%s'; nothing was "
+                             "downloaded",
+                             p->name.model, p->listing.n, p->listing.files[0].path,
+                             p->params->include[i]);
+    }
+    return MARCO_OK;
 }
 
 static bool is_wanted(const marco_pull_params *params, const char *path)
@@ -120,8 +141,7 @@ static bool is_in_snapshot(const pull *p, const hub_file *file)
  * another commit get their link. *needed: bytes to download. */
 static marco_status plan(pull *p, uint64_t *needed, marco_error *error)
 {
-    size_t wanted = 0;
-    p->blobs = base_alloc_array(p->listing.n ? p->listing.n : 1, sizeof *p->blobs);
+    p->blobs = base_alloc_array(p->listing.n, sizeof *p->blobs);
     if (!p->blobs)
         return base_fail_memory(error, p->listing.n * sizeof *p->blobs, p->name.model);
     *needed = 0;
@@ -129,7 +149,6 @@ static marco_status plan(pull *p, uint64_t *needed, marco_error *error)
         const hub_file *file = &p->listing.files[i];
         if (!is_wanted(p->params, file->path))
             continue;
-        wanted++;
         if (!base_add_u64(p->total, file->size, &p->total))
             return base_fail(error, MARCO_ERROR_FORMAT, "%s: sizes that cannot be", p->name.model);
         if (is_in_snapshot(p, file)) {
@@ -152,12 +171,6 @@ static marco_status plan(pull *p, uint64_t *needed, marco_error *error)
             return status;
         p->elsewhere += file->size;
     }
-    if (wanted == 0 && p->params->n_include > 0 && p->listing.n > 0)
-        return base_fail(error, MARCO_ERROR_NOT_FOUND,
-                         "%s: none of its %zu files (such as %s) matches '%s'", p->name.model,
-                         p->listing.n, p->listing.files[0].path, p->params->include[0]);
-    if (wanted == 0)
-        return base_fail(error, MARCO_ERROR_NOT_FOUND, "%s: the model has no files", p->name.model);
     return MARCO_OK;
 }
 
@@ -298,6 +311,8 @@ marco_status marco_pull(const char *model, const marco_pull_params *params, char
         status = hub_api_commit(&p.net, &p.name, p.commit, error);
     if (!status)
         status = hub_api_list(&p.net, p.name.model, p.commit, &p.listing, error);
+    if (!status)
+        status = check_patterns(&p, error);
     if (!status)
         status = make_folders(&p, error);
     if (!status)

@@ -62,8 +62,12 @@ static bool see_link(void *user, const hub_entry *entry)
 {
     names *list = user;
     char target[4 * HUB_FILE_MAX];
+    if (!S_ISLNK(entry->st.st_mode))
+        return true;
     ssize_t size = readlinkat(entry->folder, entry->name, target, sizeof target - 1);
-    target[size < 0 ? 0 : size] = '\0';
+    if (size < 0)
+        return errno == ENOENT; /* gone since it was seen */
+    target[size] = '\0';
     const char *blob = hub_blob_of_link(target);
     if (!blob)
         return true;
@@ -86,6 +90,19 @@ static void names_sort(names *list)
         qsort(list->items, list->n, sizeof *list->items, compare);
 }
 
+/* The blobs that one snapshot uses. What cannot be read might use any. */
+static marco_status see_snapshot(const char *path, names *list, marco_error *error)
+{
+    if (hub_folder_walk(path, see_link, list))
+        return MARCO_OK;
+    return list->failed ? base_fail_memory(error, list->n * sizeof *list->items, path)
+                        : base_fail(error, MARCO_ERROR_IO,
+                                    "cannot read all of the folder %s, so nobody knows which files "
+                                    "it uses: nothing was removed; make it readable, or remove it "
+                                    "by hand first",
+                                    path);
+}
+
 /* The blobs of the snapshot `commit` in *own, of all others in *kept; *others counts those. */
 static marco_status see_snapshots(const char *model_folder, const char *commit, names *own,
                                   names *kept, size_t *others, marco_error *error)
@@ -95,14 +112,25 @@ static marco_status see_snapshots(const char *model_folder, const char *commit, 
     marco_status status = MARCO_OK;
     if (!snapshots)
         status = base_fail_memory(error, strlen(model_folder), model_folder);
-    for (struct dirent *e; dir && !status && (e = readdir(dir));) {
-        if (!base_path_is_plain(e->d_name))
-            continue;
+    else if (!dir)
+        status = base_fail_errno(error, errno, "cannot read the folder", snapshots);
+    while (!status) {
+        struct stat st;
+        errno = 0;
+        struct dirent *e = readdir(dir);
+        if (!e && errno)
+            status = base_fail_errno(error, errno, "cannot read the folder", snapshots);
+        if (!e)
+            break;
         bool own_one = strcmp(e->d_name, commit) == 0;
-        names *list = own_one ? own : kept;
+        /* Files of others, such as a desktop's notes, use nothing. */
+        bool stray =
+            !own_one && fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && !S_ISDIR(st.st_mode);
+        if (!base_path_is_plain(e->d_name) || stray)
+            continue;
         char *path = hub_path(snapshots, e->d_name, NULL);
-        if (!path || (!hub_folder_walk(path, see_link, list) && list->failed))
-            status = base_fail_memory(error, strlen(model_folder), model_folder);
+        status = path ? see_snapshot(path, own_one ? own : kept, error)
+                      : base_fail_memory(error, strlen(model_folder), model_folder);
         *others += !own_one;
         base_free(path);
     }

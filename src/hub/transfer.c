@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "hub/api.h"
 
 enum {
@@ -222,7 +223,7 @@ static marco_status again(run *r, job *j, CURLcode result)
     int *tries = blob->whole_only ? &blob->tries : &j->tries;
     if (++*tries >= HUB_TRIES)
         return hub_net_fail(r->t->net, j->easy, result, &j->reply, blob->file->path, r->error);
-    double resume = hub_seconds() + hub_delay(j->easy, *tries);
+    double resume = base_now() + hub_delay(r->t->net, j->easy, *tries);
     if (blob->whole_only) {
         blob->spoilt = true;
         blob->resume = resume;
@@ -364,7 +365,7 @@ static marco_status keep_and_report(run *r, double now)
     for (int i = 0; i < r->t->connections; i++)
         if (r->jobs[i].blob) /* of blocks that are there in part */
             done += r->jobs[i].at < r->jobs[i].end ? r->jobs[i].at % HUB_BLOCK : 0;
-    if (now - r->kept >= keep_seconds) {
+    if (now - r->kept >= keep_seconds * r->t->net->pace) {
         for (size_t i = r->first; i < r->t->n && !status; i++)
             if (r->opened[i] && !r->done[i])
                 status = hub_blob_keep(&r->t->blobs[i], r->error);
@@ -392,7 +393,7 @@ static marco_status step(run *r)
 {
     int running = 0;
     bool worked = false;
-    double now = hub_seconds();
+    double now = base_now();
     marco_status status = send_all(r, now);
     if (!status && curl_multi_perform(r->multi, &running) != CURLM_OK)
         status = base_fail_memory(r->error, 0, "the network's buffers");
@@ -449,7 +450,7 @@ marco_status hub_transfer_run(const hub_transfer *transfer, marco_error *error)
         return base_fail_memory(error, sizeof *r, "the download");
     r->t = transfer;
     r->error = error ? error : &local;
-    r->reported = r->kept = hub_seconds();
+    r->reported = r->kept = base_now();
     marco_status status = open_run(r);
     while (!status && r->first < transfer->n)
         status = step(r);

@@ -35,7 +35,7 @@ FAULTS = {
     "longer": None,  # the file that is served one byte long
     "no_ranges": False,  # answers 200 with the whole file
     "wrong_range": False,  # answers another range than was asked for
-    "busy": 0,  # so many answers of 429 with Retry-After: 1
+    "busy": 0,  # so many answers of 429 with Retry-After: 1, of each of the two servers
     "broken": 0,  # so many answers of 503
     "loop": False,  # redirects to itself
     "downgrade": None,  # redirects large files to this address
@@ -46,6 +46,7 @@ FAULTS = {
     "huge_json": False,
     "next": None,  # what the Link header of the tree says
     "garbage": None,  # the body of the API's answers
+    "sha": None,  # the commit that the API tells for any revision
 }
 
 
@@ -53,10 +54,23 @@ def git_sha1(data):
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+class File:
+    """A file's bytes and hashes, which are the same for every request until the file changes."""
+
+    def __init__(self, path, large):
+        with open(path, "rb") as file:
+            self.data = file.read()
+        self.sha1 = git_sha1(self.data)
+        self.sha256 = hashlib.sha256(self.data).hexdigest()
+        self.large = path.endswith((".safetensors", ".gguf", ".bin")) or len(self.data) > large
+        self.name = self.sha256 if self.large else self.sha1
+
+
 class Hub:
     def __init__(self, folder, large):
         self.folder, self.large = folder, large
-        self.lock = threading.Lock()
+        self.lock, self.reading = threading.Lock(), threading.Lock()
+        self.known = {}  # path: (what stat says, File)
         self.counts = {}
         self.at_work = 0
         self.ordered = None
@@ -72,24 +86,28 @@ class Hub:
                 self.ordered, self.counts = text, {}
         return {**FAULTS, **json.loads(text)}
 
+    def file(self, path):
+        stat = os.stat(path)
+        key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        with self.reading:
+            if self.known.get(path, (None,))[0] != key:
+                self.known[path] = key, File(path, self.large)
+            return self.known[path][1]
+
     def files(self, model):
         root = os.path.join(self.folder, model)
         found = {}
         for here, _, names in os.walk(root):
             for name in names:
                 path = os.path.join(here, name)
-                with open(path, "rb") as file:
-                    found[os.path.relpath(path, root)] = file.read()
+                found[os.path.relpath(path, root)] = self.file(path)
         return dict(sorted(found.items()))
 
     def commit(self, files):
         state = hashlib.sha1()
-        for path, data in files.items():
-            state.update(path.encode() + b"\0" + git_sha1(data).encode())
+        for path, file in files.items():
+            state.update(path.encode() + b"\0" + file.sha1.encode())
         return state.hexdigest()
-
-    def is_large(self, path, data):
-        return path.endswith((".safetensors", ".gguf", ".bin")) or len(data) > self.large
 
     def first_times(self, key, limit):
         """True the first `limit` times that it is called with the key."""
@@ -140,7 +158,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.record = {
             "server": server.role, "method": self.command, "path": self.path,
             "token": self.headers.get("Authorization"), "range": self.headers.get("Range"),
-            "sent": 0,
+            "sent": 0, "at": time.monotonic(),
         }
         try:
             self.route(hub, faults, path, urllib.parse.parse_qs(url.query), head)
@@ -153,15 +171,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def route(self, hub, faults, path, query, head):
-        if hub.first_times("busy", faults["busy"]):
+        if hub.first_times(("busy", self.server.role), faults["busy"]):
             return self.say(429, Retry_After="1")
         if hub.first_times("broken", faults["broken"]):
             return self.say(503)
         if self.server.role == "cdn":
             _, owner, name, hash_ = path.split("/", 3)
-            for file, data in hub.files(f"{owner}/{name}").items():
-                if hashlib.sha256(data).hexdigest() == hash_:
-                    return self.send_data(file, data, faults, head)
+            for path, file in hub.files(f"{owner}/{name}").items():
+                if file.sha256 == hash_:
+                    return self.send_data(path, file, faults, head)
             return self.say(404)
         if faults["token"] and self.headers.get("Authorization") != "Bearer " + faults["token"]:
             return self.say(401, X_Error_Code="GatedRepo")
@@ -197,19 +215,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.say(200, faults["garbage"].encode(), head)
         if question == "revision":
             siblings = [{"rfilename": path} for path in files]
-            answer = {"id": model, "modelId": model, "sha": commit, "siblings": siblings}
+            answer = {"id": model, "modelId": model, "sha": faults["sha"] or commit, "siblings": siblings}
             return self.say(200, json.dumps(answer).encode(), head, X_Repo_Commit=commit)
         if faults["huge_json"]:
             return self.send_endless()
         entries = []
-        for path, data in files.items():
-            size = faults["size"].get(path, len(data))
-            entry = {"type": "file", "path": path, "size": size, "oid": git_sha1(data)}
-            if hub.is_large(path, data):
-                sha256 = hashlib.sha256(data).hexdigest()
-                pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\n"
+        for path, file in files.items():
+            size = faults["size"].get(path, len(file.data))
+            entry = {"type": "file", "path": path, "size": size, "oid": file.sha1}
+            if file.large:
+                pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{file.sha256}\n"
                 entry["oid"] = git_sha1(pointer.encode())
-                entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": len(pointer)}
+                entry["lfs"] = {"oid": file.sha256, "size": size, "pointerSize": len(pointer)}
             entries.append(entry)
         entries += [
             {"type": "file", "path": name, "size": 1, "oid": git_sha1(b"x")}
@@ -240,23 +257,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         files, commit = self.find(hub, model, revision)
         if files is None:
             return None
-        data = files.get(path)
-        if data is None:
+        file = files.get(path)
+        if file is None:
             return self.say(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
-        if not hub.is_large(path, data):
-            return self.send_data(path, data, faults, head, commit)
-        sha256 = hashlib.sha256(data).hexdigest()
-        address = f"{self.server.cdn}/{model}/{sha256}"
-        if faults["downgrade"]:
-            address = f"{faults['downgrade']}/{model}/{sha256}"
+        if not file.large:
+            return self.send_data(path, file, faults, head, commit)
+        address = f"{faults['downgrade'] or self.server.cdn}/{model}/{file.sha256}"
         return self.say(
             302, b"Found", head, Location=address, X_Repo_Commit=commit,
-            X_Linked_Size=str(len(data)), X_Linked_Etag=f'"{sha256}"',
+            X_Linked_Size=str(len(file.data)), X_Linked_Etag=f'"{file.sha256}"',
         )
 
-    def send_data(self, path, data, faults, head, commit=None):
-        hub = self.server.hub
-        hash_ = hashlib.sha256(data).hexdigest() if hub.is_large(path, data) else git_sha1(data)
+    def send_data(self, path, file, faults, head, commit=None):
+        hub, data, hash_ = self.server.hub, file.data, file.name
         if faults["flip"] == path:
             data = data[:-1] + bytes([data[-1] ^ 1])
         if faults["short"] == path:

@@ -320,6 +320,101 @@ static void test_remove(void **state)
     remove_cache(s);
 }
 
+/* A path of so many parts, all "d"; `size` is of `out`. */
+static const char *deep_path(char *out, size_t size, size_t parts)
+{
+    assert_true(2 * parts <= size);
+    for (size_t i = 0; i < parts; i++)
+        memcpy(out + 2 * i, "d/", 2);
+    out[2 * parts - 1] = '\0';
+    return out;
+}
+
+static void test_depth(void **state)
+{
+    scratch *s = *state;
+    char deep[2 * HUB_PARTS_MOST + 2], path[512];
+    uint64_t freed = 0;
+    deep_path(deep, sizeof deep, HUB_PARTS_MOST + 1);
+    assert_false(hub_file_is_valid(deep, strlen(deep)));
+    assert_false(hub_revision_is_valid(deep));
+    deep_path(deep, sizeof deep, HUB_PARTS_MOST);
+    assert_true(hub_file_is_valid(deep, strlen(deep)));
+    assert_true(hub_revision_is_valid(deep));
+    /* The deepest that may be downloaded is found, listed and removed. */
+    make_cache(s);
+    snprintf(path, sizeof path, "snapshots/" SHA1 "/%s", deep);
+    put(s, path, "1");
+    snprintf(path, sizeof path, "refs/%s", deep);
+    put(s, path, SHA1);
+    snprintf(path, sizeof path, "o/m@%s", deep);
+    check_find(s, path, "/snapshots/" SHA1);
+    marco_hub_entry *entries = NULL;
+    size_t n = 0;
+    assert_int_equal(marco_hub_list(params_of(s), &entries, &n, NULL), MARCO_OK);
+    assert_int_equal(n, 3);
+    assert_string_equal(entries[0].revision, deep);
+    assert_true(entries[0].whole);
+    marco_hub_list_free(entries, n);
+    assert_int_equal(marco_hub_remove(path, params_of(s), &freed, NULL), MARCO_OK);
+    assert_false(has(s, "snapshots/" SHA1));
+    assert_int_equal(marco_hub_remove("o/m", params_of(s), &freed, NULL), MARCO_OK);
+    remove_cache(s);
+}
+
+/* A snapshot that cannot be read might use any of the blobs. */
+static void test_unreadable(void **state)
+{
+    scratch *s = *state;
+    char deep[256], path[512];
+    uint64_t freed = 0;
+    marco_error error = {0};
+    marco_hub_entry *entries = NULL;
+    size_t n = 0;
+    make_cache(s);
+    put(s, "snapshots/.DS_Store", "a desktop's, no snapshot");
+    put(s, "snapshots/" SHA1, "no folder");
+    assert_int_equal(marco_hub_list(params_of(s), &entries, &n, NULL), MARCO_OK);
+    assert_int_equal(n, 3);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(entries[i].commit, SHA1) == 0)
+            assert_true(!entries[i].whole && entries[i].files == 0);
+    marco_hub_list_free(entries, n);
+    assert_int_equal(marco_hub_remove("o/m@" SHA1, params_of(s), &freed, &error), MARCO_ERROR_IO);
+    assert_non_null(strstr(error.message, SHA1));
+    /* Too deep to be read, for the administrator too. */
+    char *tree = hub_path(s->folder, "cache/models--o--m/trees/" OTHER ".json", NULL);
+    assert_int_equal(unlink(tree), 0);
+    base_free(tree);
+    snprintf(path, sizeof path, "snapshots/" OTHER "/%s", deep_path(deep, sizeof deep, 100));
+    put_link(s, path, "../../blobs/bb");
+    assert_int_equal(marco_hub_remove("o/m@v1", params_of(s), &freed, &error), MARCO_ERROR_IO);
+    assert_non_null(strstr(error.message, OTHER));
+    assert_non_null(strstr(error.message, "nothing was removed"));
+    assert_int_equal(marco_hub_remove("o/m@v2", params_of(s), &freed, &error), MARCO_ERROR_IO);
+    assert_true(has(s, "blobs/aa") && has(s, "blobs/bb") && has(s, "blobs/cc"));
+    assert_true(has(s, "refs/v1") && has(s, "refs/v2") && has(s, "snapshots/" COMMIT));
+    assert_int_equal(marco_hub_list(params_of(s), &entries, &n, NULL), MARCO_OK);
+    assert_int_equal(n, 3);
+    for (size_t i = 0; i < n; i++)
+        assert_true(entries[i].whole == (strcmp(entries[i].commit, COMMIT) == 0));
+    marco_hub_list_free(entries, n);
+    assert_int_equal(marco_hub_remove("o/m", params_of(s), &freed, &error),
+                     MARCO_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "by hand"));
+    scratch cache;
+    snprintf(cache.folder, sizeof cache.folder, "%.200s/cache", s->folder);
+    scratch_remove(&cache);
+    /* What is no folder uses nothing, and does not hold the last revision back. */
+    make_cache(s);
+    put(s, "snapshots/.DS_Store", "a desktop's, no snapshot");
+    assert_int_equal(marco_hub_remove("o/m@v1", params_of(s), &freed, NULL), MARCO_OK);
+    assert_true(has(s, "blobs/aa") && !has(s, "blobs/bb"));
+    assert_int_equal(marco_hub_remove("o/m@v2", params_of(s), &freed, NULL), MARCO_OK);
+    assert_false(has(s, ""));
+    remove_cache(s);
+}
+
 /* ---- memory that runs out -------------------------------------------------------------------- */
 
 static void test_memory(void **state)
@@ -392,8 +487,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),  cmocka_unit_test(test_files), cmocka_unit_test(test_place),
-        cmocka_unit_test(test_list),   cmocka_unit_test(test_find),  cmocka_unit_test(test_remove),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_files),
+        cmocka_unit_test(test_place),  cmocka_unit_test(test_list),
+        cmocka_unit_test(test_find),   cmocka_unit_test(test_remove),
+        cmocka_unit_test(test_depth),  cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
