@@ -511,7 +511,7 @@ bool gr_dfa_endless(gr_build *b, const gr_dfa *d)
     return !gr_bad(b) && d->n > 0;
 }
 
-bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size)
+bool gr_dfa_accepts(gr_build *b, const gr_dfa *dfa, const char *text, size_t size)
 {
     int32_t at = dfa->n ? 0 : GR_NONE;
     for (size_t k = 0; k < size && at != GR_NONE;) {
@@ -521,6 +521,8 @@ bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size)
             return false;
         k += length;
         int32_t to = GR_NONE;
+        if (!gr_work(b, 1 + (dfa->begin[at + 1] - dfa->begin[at]) / 8))
+            return false;
         for (uint32_t i = dfa->begin[at]; i < dfa->begin[at + 1]; i++)
             if (cp >= dfa->edges[i].low && cp <= dfa->edges[i].high)
                 to = dfa->edges[i].to;

@@ -306,23 +306,25 @@ int64_t gr_count_least(const gr_list *list, const char *key, int64_t otherwise)
 /* ---- places and references ----------------------------------------------------------------- */
 
 /* Writes the way from `at` to `target` backwards before out[*end]; true where it is within. */
-static bool find_place(const json_t *at, const json_t *target, char *out, size_t *end)
+static bool find_place(gr_build *b, const json_t *at, const json_t *target, char *out, size_t *end)
 {
     json_t *members = (json_t *)at, *item;
     const char *key;
     size_t i;
     if (at == target)
         return true;
+    if (!gr_work(b, 2))
+        return false;
     char number[24];
     const char *step = NULL;
     if (json_is_object(at)) {
-        json_object_foreach(members, key, item) if (find_place(item, target, out, end))
+        json_object_foreach(members, key, item) if (find_place(b, item, target, out, end))
         {
             step = key;
             break;
         }
     } else if (json_is_array(at)) {
-        json_array_foreach(members, i, item) if (find_place(item, target, out, end))
+        json_array_foreach(members, i, item) if (find_place(b, item, target, out, end))
         {
             snprintf(number, sizeof number, "%zu", i);
             step = number;
@@ -349,9 +351,10 @@ void gr_place(const gr_schemas *s, const json_t *schema, char out[200])
     char path[160];
     size_t end = sizeof path - 1;
     path[end] = '\0';
-    find_place(s->root, schema, path, &end);
+    if (!gr_bad(s->b)) /* otherwise nobody will read it */
+        find_place(s->b, s->root, schema, path, &end);
     const char *way = path + end;
-    /* Cut within a character where it is too long. */
+    /* Where it has been cut, it may begin within a character. */
     while (((uint8_t)*way & 0xC0) == 0x80)
         way++;
     snprintf(out, 200, "%.30s%s%s", s->prefix, end < 2 ? "..." : "", way);

@@ -74,19 +74,17 @@ static bool lengths_of(gr_schemas *s, const gr_list *list, int64_t *min, int64_t
 static const gr_dfa *spelled_of(gr_schemas *s, const gr_list *list)
 {
     const gr_dfa *dfa = NULL;
-    char place[200];
     for (size_t i = 0; i < list->n && !gr_bad(s->b); i++) {
         const json_t *pattern = json_object_get(list->items[i], "pattern");
         const json_t *format = json_object_get(list->items[i], "format");
         if (!pattern && !format)
             continue;
-        gr_place(s, list->items[i], place);
         if (pattern)
-            dfa = with(
-                s, dfa,
-                gr_pattern(s->b, json_string_value(pattern), json_string_length(pattern), place));
+            dfa = with(s, dfa,
+                       gr_pattern(s, list->items[i], json_string_value(pattern),
+                                  json_string_length(pattern)));
         if (format)
-            dfa = with(s, dfa, gr_format(s->b, json_string_value(format), place));
+            dfa = with(s, dfa, gr_format(s, list->items[i], json_string_value(format)));
     }
     return dfa;
 }
@@ -187,7 +185,10 @@ bool gr_numbers_of(gr_schemas *s, const gr_list *list, bool integer, gr_numbers 
         out->integer = true;
         out->multiple = out->multiple / divisor(out->multiple, (int64_t)value) * (int64_t)value;
         if (out->multiple > MOST) {
-            gr_fail(s->b, MARCO_ERROR_UNSUPPORTED, "several 'multipleOf' beyond %d together", MOST);
+            gr_place(s, schema, place);
+            gr_fail(s->b, MARCO_ERROR_UNSUPPORTED,
+                    "%s: 'multipleOf' with those that must hold beside it is beyond %d", place,
+                    MOST);
             return true;
         }
     }

@@ -30,7 +30,8 @@ typedef struct gr_schemas {
     size_t n_keys, keys_capacity;
 } gr_schemas;
 
-/* "#/properties/a": where a schema lies, cut to the size of `out`. */
+/* "#/properties/a": where a schema lies, cut to the size of `out`. It looks through the whole
+ * document: for errors alone. */
 void gr_place(const gr_schemas *s, const json_t *schema, char out[200]);
 
 void gr_list_add(gr_build *b, gr_list *list, const json_t *schema);
@@ -87,6 +88,13 @@ const gr_dfa *gr_strings_of(gr_schemas *s, const gr_list *list);
 bool gr_numbers_of(gr_schemas *s, const gr_list *list, bool integer, gr_numbers *out);
 /* The rule of the values that all of the schemas accept; compiled later. */
 int32_t gr_rule_for(gr_schemas *s, const gr_list *schemas);
+
+/* ---- pattern.c, format.c ------------------------------------------------------------------- */
+
+/* Strings that a pattern of ECMA-262 (with the u flag) matches somewhere; `schema` has it. */
+gr_dfa *gr_pattern(gr_schemas *s, const json_t *schema, const char *pattern, size_t size);
+/* Strings of a format; NULL and an error where it is not known. */
+gr_dfa *gr_format(gr_schemas *s, const json_t *schema, const char *name);
 
 /* ---- object.c ------------------------------------------------------------------------------ */
 

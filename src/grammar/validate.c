@@ -66,7 +66,7 @@ static bool accepts_string(gr_schemas *s, const json_t *schema, const json_t *v)
         return true;
     const gr_dfa *dfa = gr_strings_of(s, &list);
     return !gr_bad(s->b) &&
-           (!dfa || gr_dfa_accepts(dfa, json_string_value(v), json_string_length(v)));
+           (!dfa || gr_dfa_accepts(s->b, dfa, json_string_value(v), json_string_length(v)));
 }
 
 static bool accepts_object(gr_schemas *s, const json_t *schema, const json_t *v, int depth)
@@ -177,11 +177,11 @@ bool gr_accepts(gr_schemas *s, const json_t *schema, const json_t *value, bool p
     gr_check_keywords(s, schema);
     const json_t *constant = json_object_get(schema, "const");
     const json_t *values = json_object_get(schema, "enum");
-    if (gr_bad(s->b) || (constant && !gr_value_equal(constant, value)))
+    if (gr_bad(s->b) || (constant && !gr_value_equal(s->b, constant, value)))
         return false;
     bool listed = values == NULL;
     for (size_t i = 0; i < json_array_size(values) && !listed; i++)
-        listed = gr_work(s->b, 1) && gr_value_equal(json_array_get(values, i), value);
+        listed = gr_value_equal(s->b, json_array_get(values, i), value);
     return listed && accepts_otherwise(s, schema, value, plain, depth);
 }
 
