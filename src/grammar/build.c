@@ -6,7 +6,7 @@
 
 enum { BLOCK = 1 << 16, LIMIT = 96 << 20 };
 
-#define WORK_LIMIT 60000000u
+#define WORK_LIMIT 12000000u /* some 0.1 s */
 
 struct gr_block {
     gr_block *next;

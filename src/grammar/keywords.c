@@ -128,9 +128,10 @@ unsigned gr_types(const json_t *type)
     return types;
 }
 
-unsigned gr_types_implied(const json_t *schema)
+unsigned gr_types_implied(gr_schemas *s, const json_t *schema)
 {
     unsigned types = 0;
+    gr_work(s->b, 8 * json_object_size(schema) + 1);
     const char *key;
     json_t *members = (json_t *)schema, *value;
     json_object_foreach(members, key, value)
@@ -157,7 +158,7 @@ static bool is_types(const json_t *v)
 {
     if (json_is_string(v))
         return type_named(json_string_value(v)) != 0;
-    bool good = json_array_size(v) > 0;
+    bool good = json_array_size(v) > 0 && json_array_size(v) <= 7; /* all different */
     for (size_t i = 0; good && i < json_array_size(v); i++)
         good = json_is_string(json_array_get(v, i)) && gr_types(json_array_get(v, i)) != 0;
     return good;
@@ -246,11 +247,9 @@ void gr_check_keywords(gr_schemas *s, const json_t *schema)
 {
     const char *key;
     json_t *members = (json_t *)schema, *value;
-    if (!gr_work(s->b, json_object_size(schema) + 1))
-        return;
     json_object_foreach(members, key, value)
     {
-        if (gr_bad(s->b))
+        if (!gr_work(s->b, 8 + json_array_size(value) + 2 * json_object_size(value)))
             return;
         check_keyword(s, schema, key, value);
     }
@@ -404,6 +403,8 @@ const json_t *gr_resolve(gr_schemas *s, const json_t *schema, const char *ref)
     char place[200];
     const json_t *at = s->root;
     base_text step = {0};
+    if (!gr_work(s->b, 16 + strlen(ref)))
+        return NULL;
     bool inside = ref[0] == '#' && (ref[1] == '/' || ref[1] == '\0');
     for (const char *p = ref + 1; inside && at && *p == '/';) {
         size_t size = strcspn(p + 1, "/");

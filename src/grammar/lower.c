@@ -9,12 +9,24 @@ typedef struct ways {
     size_t n;
 } ways;
 
+/* The first edge that does not end before a character; w->n where there is none. */
+static size_t edge_at(const ways *w, uint32_t cp)
+{
+    size_t low = 0, high = w->n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (w->edges[middle].high < cp)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static int32_t way(const ways *w, uint32_t cp)
 {
-    for (size_t i = 0; i < w->n; i++)
-        if (cp <= w->edges[i].high)
-            return cp >= w->edges[i].low ? w->edges[i].to : GR_NONE;
-    return GR_NONE;
+    size_t i = edge_at(w, cp);
+    return i < w->n && cp >= w->edges[i].low ? w->edges[i].to : GR_NONE;
 }
 
 /* Adds low .. high, longer by it where the last edge leads to the same. */
@@ -61,11 +73,9 @@ static int32_t tail(gr_build *b, const ways *w, uint32_t base, int k, uint32_t f
     uint32_t span = 1u << 6 * k, last = base + span - 1;
     if (k == 0)
         return base < floor ? GR_NONE : way(w, base);
-    size_t i = 0;
     if (last < floor)
         return GR_NONE;
-    while (i < w->n && (w->edges[i].high < base || w->edges[i].high < floor))
-        i++;
+    size_t i = edge_at(w, base > floor ? base : floor);
     if (i == w->n || w->edges[i].low > last)
         return GR_NONE;
     if (w->edges[i].low <= base && w->edges[i].high >= last && base >= floor)

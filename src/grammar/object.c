@@ -106,7 +106,7 @@ static const gr_dfa *allowed_names(object *o)
                 "%s: alternatives within 'propertyNames' are not supported", place);
         return NULL;
     }
-    if (all.n == 0 || !(gr_types_of(&all.items[0], false) & GR_STRING))
+    if (all.n == 0 || !(gr_types_of(s, &all.items[0], false) & GR_STRING))
         return gr_dfa_texts(s->b, NULL, NULL, 0);
     json_t *values;
     const gr_dfa *dfa = gr_strings_of(s, &all.items[0]);

@@ -33,7 +33,7 @@ void gr_reason(gr_schemas *s, const json_t *schema, const char *why)
 
 /* ---- types --------------------------------------------------------------------------------- */
 
-unsigned gr_types_of(const gr_list *list, bool infer)
+unsigned gr_types_of(gr_schemas *s, const gr_list *list, bool infer)
 {
     unsigned types = GR_ANY, implied = 0;
     bool said = false;
@@ -41,9 +41,10 @@ unsigned gr_types_of(const gr_list *list, bool infer)
         const json_t *type = json_object_get(list->items[i], "type");
         said |= type != NULL;
         types &= type ? gr_types(type) : GR_ANY;
-        implied |= gr_types_implied(list->items[i]);
     }
-    return infer && !said && implied ? implied : types;
+    for (size_t i = 0; i < list->n && infer && !said; i++)
+        implied |= gr_types_implied(s, list->items[i]);
+    return implied ? implied : types;
 }
 
 /* ---- strings ------------------------------------------------------------------------------- */
@@ -221,7 +222,7 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
 static int32_t item_rule(gr_schemas *s, const gr_list *list, size_t index)
 {
     gr_list items = {0};
-    for (size_t i = 0; i < list->n; i++) {
+    for (size_t i = 0; i < list->n && gr_work(s->b, 8); i++) {
         const json_t *prefix = json_object_get(list->items[i], "prefixItems");
         const json_t *rest = json_object_get(list->items[i], "items");
         if (index < json_array_size(prefix))
@@ -295,15 +296,17 @@ static void add_word(gr_nfa *nfa, int32_t from, int32_t to, const char *word)
 static void add_values(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const gr_list *list)
 {
     json_t *values;
+    if (!gr_work(s->b, 64 * list->n))
+        return;
     bool good = gr_enumerated(s, list, &values);
     if (good && values)
         add_enumerated(s, nfa, from, to, list, values);
     json_decref(values);
     if (!good || values || gr_bad(s->b))
         return;
-    unsigned types = gr_types_of(list, true), implied = 0;
+    unsigned types = gr_types_of(s, list, true), implied = 0;
     for (size_t i = 0; i < list->n; i++)
-        implied |= gr_types_implied(list->items[i]);
+        implied |= gr_types_implied(s, list->items[i]);
     if (types == GR_ANY && !implied) {
         gr_nfa_empty(nfa, gr_nfa_call(nfa, from, GR_RULE_VALUE), to);
         return;
@@ -360,7 +363,7 @@ static void list_rule(gr_schemas *s, const gr_list *schemas, struct gr_rule_key 
     key->sorted = gr_keep(b, schemas->n + 1, sizeof *key->sorted);
     for (size_t i = 0; i < schemas->n && !gr_bad(b); i++) {
         const json_t *schema = referred(s, schemas->items[i]);
-        bool known = json_is_true(schema);
+        bool known = json_is_true(schema) || !gr_work(b, key->list.n / 4 + 4);
         for (size_t k = 0; k < key->list.n && !known; k++)
             known = key->list.items[k] == schema;
         if (!known)

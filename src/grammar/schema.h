@@ -50,7 +50,7 @@ const json_t *gr_resolve(gr_schemas *s, const json_t *schema, const char *ref);
 /* Types of a "type" keyword. */
 unsigned gr_types(const json_t *type);
 /* Types that the keywords of a schema speak of. */
-unsigned gr_types_implied(const json_t *schema);
+unsigned gr_types_implied(gr_schemas *s, const json_t *schema);
 
 /* The largest (smallest) value of a count among the schemas, `otherwise` where none has it. */
 int64_t gr_count_most(const gr_list *list, const char *key, int64_t otherwise);
@@ -81,7 +81,7 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth);
 
 /* The types that all of the schemas allow. `infer`: where none says any, those that they speak
  * of. */
-unsigned gr_types_of(const gr_list *list, bool infer);
+unsigned gr_types_of(gr_schemas *s, const gr_list *list, bool infer);
 /* The strings that all of the schemas allow, but for enum and const; NULL: all. */
 const gr_dfa *gr_strings_of(gr_schemas *s, const gr_list *list);
 /* False where there can be none. */

@@ -1,8 +1,5 @@
 /* JSON values as they stand in a schema's enum. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "grammar/internal.h"
 
@@ -40,12 +37,8 @@ static int32_t add_number(gr_nfa *nfa, int32_t from, const json_t *value)
         base_text_printf(&text, "%lld", (long long)json_integer_value(value));
         return add_text(nfa, from, &text);
     }
-    char digits[40];
-    for (int precision = 1; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, json_real_value(value));
-        if (strtod(digits, NULL) == json_real_value(value))
-            break;
-    }
+    char digits[32];
+    base_shortest(json_real_value(value), digits);
     base_text_add(&text, digits);
     return add_text(nfa, from, &text);
 }
@@ -70,7 +63,7 @@ static int32_t add_object(gr_nfa *nfa, int32_t from, const json_t *value, int de
 
 int32_t gr_value_add(gr_nfa *nfa, int32_t from, const json_t *value, int depth)
 {
-    if (gr_bad(nfa->b))
+    if (!gr_work(nfa->b, json_is_real(value) ? 64 : 4))
         return from;
     if (depth > GR_MAX_NESTING) {
         gr_fail(nfa->b, MARCO_ERROR_UNSUPPORTED,
