@@ -110,6 +110,8 @@ typedef struct gr_build {
     int32_t closed;      /* after a string's closing quote */
     int32_t *tails[3];   /* [n_tails] by node: what reads 1 to 3 bytes before it; 0: none yet */
     size_t n_tails[3];
+    struct gr_string_key *strings; /* [n_strings] that have a rule */
+    size_t n_strings, strings_capacity;
     char reason[256]; /* the first reason found why something cannot be matched, or "" */
 } gr_build;
 

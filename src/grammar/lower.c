@@ -82,7 +82,7 @@ static int32_t tail(gr_build *b, const ways *w, uint32_t base, int k, uint32_t f
         return any_tail(b, k, w->edges[i].to);
     gr_edge edges[64];
     size_t n = 0;
-    if (!gr_work(b, 64))
+    if (!gr_work(b, 24))
         return GR_NONE;
     for (uint32_t byte = 0; byte < 64; byte++)
         put(edges, &n, 0x80 + byte, 0x80 + byte,
@@ -139,7 +139,7 @@ static void fill(gr_build *b, int32_t node, const ways *w, bool close)
         put(edges, &n, c, c, tail(b, w, (c & 0x0F) << 12, 2, 0x800));
     for (uint32_t c = 0xF0; c < 0xF5; c++)
         put(edges, &n, c, c, tail(b, w, (c & 0x07) << 18, 3, 0x10000));
-    if (!gr_bad(b) && gr_work(b, 256))
+    if (!gr_bad(b) && gr_work(b, 96))
         gr_node_fill(b, node, edges, n, NULL, 0, false);
 }
 

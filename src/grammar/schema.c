@@ -99,11 +99,58 @@ const gr_dfa *gr_strings_of(gr_schemas *s, const gr_list *list)
     return gr_bad(s->b) ? NULL : dfa;
 }
 
+/* Strings that many schemas ask for: the text of a pattern, the name of a format, or NULL. */
+struct gr_string_key {
+    const json_t *pattern, *format;
+    int64_t min, max;
+    int32_t rule;
+};
+
+/* False where the schemas have several patterns or formats. */
+static bool string_key(const gr_list *list, struct gr_string_key *key)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        const json_t *pattern = json_object_get(list->items[i], "pattern");
+        const json_t *format = json_object_get(list->items[i], "format");
+        if ((pattern && key->pattern) || (format && key->format))
+            return false;
+        key->pattern = pattern ? pattern : key->pattern;
+        key->format = format ? format : key->format;
+    }
+    return true;
+}
+
+static bool same_text(const json_t *x, const json_t *y)
+{
+    return x == y || (x && y && json_equal(x, y));
+}
+
+/* The rule that is known for it; GR_NONE: none. */
+static int32_t known_string(gr_build *b, const struct gr_string_key *key)
+{
+    for (size_t i = 0; i < b->n_strings && gr_work(b, 1); i++) {
+        const struct gr_string_key *k = &b->strings[i];
+        if (k->min == key->min && k->max == key->max && same_text(k->pattern, key->pattern) &&
+            same_text(k->format, key->format))
+            return k->rule;
+    }
+    return GR_NONE;
+}
+
+static void remember_string(gr_build *b, const struct gr_string_key *key)
+{
+    void *strings = b->strings;
+    if (!gr_room_kept(b, &strings, &b->strings_capacity, b->n_strings + 1, sizeof *b->strings))
+        return;
+    b->strings = strings;
+    b->strings[b->n_strings++] = *key;
+}
+
 static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const gr_list *list)
 {
+    struct gr_string_key key = {.rule = GR_NONE};
     int64_t min, max;
     int32_t rule = GR_RULE_STRING;
-    const gr_dfa *dfa = spelled_of(s, list);
     bool bounded = lengths_of(s, list, &min, &max);
     if (gr_bad(s->b))
         return;
@@ -111,6 +158,14 @@ static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
         gr_reason(s, list->items[0], "has a 'maxLength' below its 'minLength'");
         return;
     }
+    key.min = min;
+    key.max = max;
+    bool simple = string_key(list, &key);
+    if (simple && (key.rule = known_string(s->b, &key)) != GR_NONE) {
+        gr_nfa_empty(nfa, gr_nfa_call(nfa, from, key.rule), to);
+        return;
+    }
+    const gr_dfa *dfa = spelled_of(s, list);
     if (dfa && bounded)
         dfa = gr_dfa_and(s->b, dfa, gr_dfa_lengths(s->b, min, max));
     if (gr_bad(s->b))
@@ -123,6 +178,9 @@ static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
         rule = gr_string_rule(s->b, dfa);
     else if (bounded)
         rule = gr_counted_rule(s->b, min, max);
+    key.rule = rule;
+    if (simple)
+        remember_string(s->b, &key);
     if (!gr_bad(s->b))
         gr_nfa_empty(nfa, gr_nfa_call(nfa, from, rule), to);
 }

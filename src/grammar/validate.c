@@ -311,7 +311,7 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth)
     }
     for (size_t i = 0; disjoint && !gr_bad(s->b) && i < a.n; i++)
         for (size_t k = 0; disjoint && !gr_bad(s->b) && k < b.n; k++)
-            disjoint = gr_work(s->b, 64 * (a.items[i].n + b.items[k].n)) &&
+            disjoint = gr_work(s->b, 16 * (a.items[i].n + b.items[k].n)) &&
                        pair_disjoint(s, &a.items[i], &b.items[k], depth);
     s->proving = proving;
     gr_forget(s->b, &mark);
