@@ -6,7 +6,7 @@
 
 enum {
     BLOCK = 1 << 16,
-    LIMIT = 96 << 20,      /* bytes at work */
+    LIMIT = 64 << 20,      /* bytes at work */
     MOST_BYTES = 24 << 20, /* of a finished grammar */
 };
 

@@ -256,7 +256,7 @@ static uint16_t *find_runs(gr_build *b, const gr_dfa *d)
     bool changed = true;
     for (int round = 0; changed && round < ROUNDS; round++) {
         changed = false;
-        if (!gr_work(b, d->begin[d->n]))
+        if (!gr_work(b, d->begin[d->n] / 4 + 1))
             return NULL;
         for (int32_t s = d->n - 1; s >= 0; s--) {
             uint32_t run = run_of(d, s, runs);
