@@ -1,7 +1,9 @@
 #include "base/text.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -128,6 +130,19 @@ static size_t correct_prefix(const char *s, size_t size, size_t *length)
         high = 0xBF;
     }
     return n;
+}
+
+void base_shortest(double value, char out[32])
+{
+    /* 15 digits give every number of so few back, and printf leaves their zeros away; the smallest
+     * doubles do not keep as many. */
+    int digits = fabs(value) < 1e-290 ? 1 : 15;
+    do
+        snprintf(out, 32, "%.*g", digits, value);
+    while (digits++ < 17 && strtod(out, NULL) != value);
+    char *comma = strchr(out, ','); /* the decimal point of many locales */
+    if (comma)
+        *comma = '.';
 }
 
 size_t base_utf8_decode(const char *s, size_t size, uint32_t *cp)

@@ -26,6 +26,9 @@ void base_text_free(base_text *text);
  * anything failed, with everything released. */
 char *base_text_take(base_text *text, size_t *size);
 
+/* A double in the fewest digits that give it back, with a point whatever the locale. */
+void base_shortest(double value, char out[32]);
+
 /* ---- UTF-8 --------------------------------------------------------------------------------- */
 
 /* Length 1 to 4 of the well-formed character at s (Unicode 15, table 3-7), its code point in *cp;

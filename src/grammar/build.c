@@ -4,9 +4,13 @@
 
 #include "grammar/internal.h"
 
-enum { BLOCK = 1 << 16, LIMIT = 96 << 20 };
+enum {
+    BLOCK = 1 << 16,
+    LIMIT = 64 << 20,      /* bytes at work */
+    MOST_BYTES = 24 << 20, /* of a finished grammar */
+};
 
-#define WORK_LIMIT 60000000u
+#define WORK_LIMIT 12000000u /* some 0.1 s */
 
 struct gr_block {
     gr_block *next;
@@ -383,12 +387,11 @@ static void find_classes(marco_grammar *g, size_t n_edges)
 }
 
 /* Without room for it, edges are looked for one by one. */
-static void make_table(marco_grammar *g, size_t n_edges)
+static void make_table(marco_grammar *g, size_t n_edges, size_t room)
 {
-    enum { MOST = 4 << 20 };
     find_classes(g, n_edges);
     size_t size = (size_t)g->n_nodes * (size_t)g->n_classes;
-    g->table = size <= MOST ? base_calloc(size, sizeof *g->table) : NULL;
+    g->table = size * sizeof *g->table <= room ? base_calloc(size, sizeof *g->table) : NULL;
     for (int32_t n = 0; n < g->n_nodes; n++) {
         gr_node *node = &g->nodes[n];
         node->simple = !node->final && node->n_calls == 0;
@@ -406,6 +409,7 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
         return NULL;
     for (size_t i = 0; i < b->n_calls; i++)
         b->calls[i].to = b->rules[b->calls[i].to];
+    gr_work(b, 2 * (b->n_nodes + b->n_edges + b->n_calls));
     find_heights(b);
     if (gr_bad(b))
         return NULL;
@@ -415,6 +419,12 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
                              : ": it asks for values within values without end, or nested "
                                "deeper than is supported",
                 b->reason);
+        return NULL;
+    }
+    size_t size = b->n_nodes * (sizeof *b->nodes + sizeof(void *)) /* with an entry of a memo */
+                  + b->n_edges * sizeof *b->edges + b->n_calls * sizeof *b->calls;
+    if (size > MOST_BYTES) {
+        too_large(b);
         return NULL;
     }
     prune(b);
@@ -434,7 +444,7 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
         marco_grammar_free(g);
         return NULL;
     }
-    make_table(g, b->n_edges);
+    make_table(g, b->n_edges, MOST_BYTES - size);
     return g;
 }
 

@@ -85,7 +85,7 @@ static const gr_chars *wide_class(gr_build *b, char letter)
     if (*known || gr_bad(b))
         return *known;
     gr_chars found = {0}, *set = gr_keep(b, 1, sizeof *set);
-    if (!set || !gr_work(b, GR_LAST_CODE_POINT))
+    if (!set || !gr_work(b, GR_LAST_CODE_POINT / 2))
         return NULL;
     for (uint32_t cp = 1; cp <= GR_LAST_CODE_POINT; cp++)
         if ((cp < 0xD800 || cp > 0xDFFF) && in_wide(letter, cp))

@@ -17,6 +17,19 @@ void marco_grammar_free(marco_grammar *grammar)
     base_free(grammar);
 }
 
+/* Has any string of it U+0000? What is left of it would be taken for the whole. */
+static bool has_nul(const json_t *value)
+{
+    json_t *members = (json_t *)value, *member;
+    const char *key;
+    size_t i;
+    bool found =
+        json_is_string(value) && strlen(json_string_value(value)) != json_string_length(value);
+    json_object_foreach(members, key, member) if ((found |= has_nul(member))) break;
+    json_array_foreach(value, i, member) if ((found |= has_nul(member))) break;
+    return found;
+}
+
 static marco_status parse(const char *name, const char *text, size_t size, json_t **out,
                           marco_error *error)
 {
@@ -24,7 +37,13 @@ static marco_status parse(const char *name, const char *text, size_t size, json_
     if (size > GR_MAX_SCHEMA)
         return base_fail(error, MARCO_ERROR_UNSUPPORTED, "%s: %zu bytes; at most %d are supported",
                          name, size, GR_MAX_SCHEMA);
-    return format_json_text(name, text, size, out, error);
+    marco_status status = format_json_text(name, text, size, out, error);
+    if (status || !has_nul(*out))
+        return status;
+    json_decref(*out);
+    *out = NULL;
+    return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                     "%s: a string with U+0000 (\\u0000); leave the character out", name);
 }
 
 marco_status marco_grammar_from_schema(const char *schema, size_t size, marco_grammar **out,

@@ -239,6 +239,7 @@ static int32_t close_end(closing *c, sets *all)
         c->set[0] = c->sink;
         c->n_set = 1;
     }
+    gr_work(all->b, 4 + 2 * c->n_set);
     qsort(c->set, c->n_set, sizeof *c->set, by_number);
     return set_number(all, c->set, c->n_set);
 }
@@ -247,16 +248,17 @@ static int32_t close_end(closing *c, sets *all)
 static bool accepts_here(closing *c, const int32_t *set, size_t n, int32_t accept)
 {
     size_t top = 0;
+    uint64_t steps = n;
+    bool found = false;
     c->round++;
     for (size_t i = 0; i < n; i++) {
         c->seen[set[i]] = c->round;
         c->stack[top++] = set[i];
     }
-    while (top > 0) {
+    while (top > 0 && !found) {
         int32_t s = c->stack[--top];
-        if (s == accept)
-            return true;
-        for (int32_t e = c->nfa->first[s]; e != GR_NONE; e = c->nfa->edges[e].next) {
+        found = s == accept;
+        for (int32_t e = c->nfa->first[s]; e != GR_NONE; e = c->nfa->edges[e].next, steps++) {
             const gr_nfa_edge *edge = &c->nfa->edges[e];
             bool passes = edge->low == GR_SYMBOL_EMPTY || edge->low == GR_SYMBOL_END;
             if (passes && c->seen[edge->to] != c->round) {
@@ -265,7 +267,8 @@ static bool accepts_here(closing *c, const int32_t *set, size_t n, int32_t accep
             }
         }
     }
-    return false;
+    gr_work(c->nfa->b, steps / 2);
+    return found;
 }
 
 static int by_low(const void *x, const void *y)
@@ -378,6 +381,7 @@ gr_dfa *gr_dfa_of(gr_nfa *nfa, int32_t start, int32_t accept, int32_t sink, bool
 static void pair_edge(sets *all, making *m, uint32_t low, uint32_t high, int32_t x, int32_t y)
 {
     int32_t pair[2] = {x, y};
+    gr_work(all->b, 4);
     add_edge(all->b, m, low, high, set_number(all, pair, 2));
 }
 
@@ -389,7 +393,7 @@ static void pair_edges(sets *all, making *m, const gr_dfa_edge *edge, const gr_d
     uint32_t i = at == GR_NONE ? 0 : y->begin[at], end = at == GR_NONE ? 0 : y->begin[at + 1];
     for (; i < end && low <= edge->high; i++) {
         const gr_dfa_edge *other = &y->edges[i];
-        gr_work(all->b, 1);
+        gr_work(all->b, 2);
         if (other->high < low || other->low > edge->high)
             continue;
         if (other->low > low && !both)
@@ -511,7 +515,7 @@ bool gr_dfa_endless(gr_build *b, const gr_dfa *d)
     return !gr_bad(b) && d->n > 0;
 }
 
-bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size)
+bool gr_dfa_accepts(gr_build *b, const gr_dfa *dfa, const char *text, size_t size)
 {
     int32_t at = dfa->n ? 0 : GR_NONE;
     for (size_t k = 0; k < size && at != GR_NONE;) {
@@ -521,6 +525,8 @@ bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size)
             return false;
         k += length;
         int32_t to = GR_NONE;
+        if (!gr_work(b, 1 + (dfa->begin[at + 1] - dfa->begin[at]) / 8))
+            return false;
         for (uint32_t i = dfa->begin[at]; i < dfa->begin[at + 1]; i++)
             if (cp >= dfa->edges[i].low && cp <= dfa->edges[i].high)
                 to = dfa->edges[i].to;

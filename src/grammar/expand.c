@@ -94,6 +94,8 @@ static bool take(expansion *e, choice *c, const json_t *schema, int32_t by)
         gr_reason(s, by < 0 ? s->root : c->met[by].schema, "has a schema that is 'false'");
         return false;
     }
+    if (!gr_work(b, c->n_met / 4 + 8))
+        return false;
     for (int32_t i = by; i >= 0; i = c->met[i].by)
         if (c->met[i].schema == schema) {
             gr_place(s, schema, place);
@@ -103,8 +105,6 @@ static bool take(expansion *e, choice *c, const json_t *schema, int32_t by)
     for (size_t i = 0; i < c->n_met; i++)
         if (c->met[i].schema == schema)
             return true;
-    if (!gr_work(b, c->n_met + 1))
-        return false;
     gr_check_keywords(s, schema);
     if (gr_bad(b))
         return false;

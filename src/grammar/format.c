@@ -2,7 +2,7 @@
  * standard allows, on which validators agree, and bounds the length. */
 #include <string.h>
 
-#include "grammar/internal.h"
+#include "grammar/schema.h"
 
 #define DATE                                                                                       \
     "(\\d{3}[1-9]|\\d\\d[1-9]\\d|\\d[1-9]\\d\\d|[1-9]\\d{3})-"                                     \
@@ -47,8 +47,10 @@ static const struct {
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
-gr_dfa *gr_format(gr_build *b, const char *name, const char *place)
+gr_dfa *gr_format(gr_schemas *s, const json_t *schema, const char *name)
 {
+    gr_build *b = s->b;
+    char place[200];
     base_text text = {0};
     gr_dfa *dfa = NULL;
     for (size_t i = 0; i < N_FORMATS; i++) {
@@ -58,12 +60,13 @@ gr_dfa *gr_format(gr_build *b, const char *name, const char *place)
         if (text.failed)
             b->status = base_fail_memory(b->error, text.capacity, "a pattern");
         else
-            dfa = gr_pattern(b, text.data, text.size, place);
+            dfa = gr_pattern(s, schema, text.data, text.size);
         base_text_free(&text);
         return dfa;
     }
     for (size_t i = 0; i < N_FORMATS; i++)
         base_text_printf(&text, "%s%s", i ? ", " : "", formats[i].name);
+    gr_place(s, schema, place);
     gr_fail(b, MARCO_ERROR_UNSUPPORTED, "%s: the format '%.60s' is not supported; these are: %s",
             place, name, text.failed ? "" : text.data);
     base_text_free(&text);

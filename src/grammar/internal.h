@@ -110,6 +110,8 @@ typedef struct gr_build {
     int32_t closed;      /* after a string's closing quote */
     int32_t *tails[3];   /* [n_tails] by node: what reads 1 to 3 bytes before it; 0: none yet */
     size_t n_tails[3];
+    struct gr_string_key *strings; /* [n_strings] that have a rule */
+    size_t n_strings, strings_capacity;
     char reason[256]; /* the first reason found why something cannot be matched, or "" */
 } gr_build;
 
@@ -136,7 +138,7 @@ void gr_fail(gr_build *b, marco_status status, const char *format, ...) MARCO_PR
 void *gr_take(gr_build *b, size_t count, size_t size);
 /* Room for `need` elements in an array of this memory; false once there is an error. */
 bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t size);
-/* Counts steps: too many are an error. */
+/* Counts steps of about 10 ns: too many are an error. Whatever takes time asks here. */
 bool gr_work(gr_build *b, uint64_t steps);
 
 /* The same, of memory that gr_forget leaves. */
@@ -213,7 +215,7 @@ gr_dfa *gr_dfa_lengths(gr_build *b, int64_t min, int64_t max);
 gr_dfa *gr_dfa_texts(gr_build *b, const char *const *texts, const size_t *sizes, size_t n);
 /* Are there endlessly many strings, whatever they begin with? */
 bool gr_dfa_endless(gr_build *b, const gr_dfa *dfa);
-bool gr_dfa_accepts(const gr_dfa *dfa, const char *text, size_t size);
+bool gr_dfa_accepts(gr_build *b, const gr_dfa *dfa, const char *text, size_t size);
 
 /* The rule whose texts are these JSON texts. */
 void gr_emit_rule(gr_build *b, int32_t rule, const gr_dfa *dfa);
@@ -226,11 +228,6 @@ int32_t gr_string_rule(gr_build *b, const gr_dfa *dfa);
 int32_t gr_counted_rule(gr_build *b, int64_t min, int64_t max);
 /* The node within a string, and the rule, of any characters: builds them. */
 void gr_free_string(gr_build *b, int32_t rule);
-
-/* Strings that a pattern of ECMA-262 (with the u flag) matches somewhere. */
-gr_dfa *gr_pattern(gr_build *b, const char *pattern, size_t size, const char *place);
-/* Strings of a format; NULL and an error where it is not known. */
-gr_dfa *gr_format(gr_build *b, const char *name, const char *place);
 
 /* Appends the JSON spelling that the automata know: quotes, backslashes and control characters
  * escaped, the short way where there is one. */
@@ -254,7 +251,7 @@ int32_t gr_value_add(gr_nfa *nfa, int32_t from, const json_t *value, int depth);
 /* A separator, and the space that may follow it. */
 int32_t gr_separator(gr_nfa *nfa, int32_t from, char c);
 /* As JSON Schema compares: 1 and 1.0 are equal. */
-bool gr_value_equal(const json_t *x, const json_t *y);
+bool gr_value_equal(gr_build *b, const json_t *x, const json_t *y);
 /* Of two numbers. */
 int gr_number_compare(const json_t *x, const json_t *y);
 bool gr_number_integral(const json_t *x);

@@ -128,9 +128,10 @@ unsigned gr_types(const json_t *type)
     return types;
 }
 
-unsigned gr_types_implied(const json_t *schema)
+unsigned gr_types_implied(gr_schemas *s, const json_t *schema)
 {
     unsigned types = 0;
+    gr_work(s->b, 8 * json_object_size(schema) + 1);
     const char *key;
     json_t *members = (json_t *)schema, *value;
     json_object_foreach(members, key, value)
@@ -157,7 +158,7 @@ static bool is_types(const json_t *v)
 {
     if (json_is_string(v))
         return type_named(json_string_value(v)) != 0;
-    bool good = json_array_size(v) > 0;
+    bool good = json_array_size(v) > 0 && json_array_size(v) <= 7; /* all different */
     for (size_t i = 0; good && i < json_array_size(v); i++)
         good = json_is_string(json_array_get(v, i)) && gr_types(json_array_get(v, i)) != 0;
     return good;
@@ -246,11 +247,9 @@ void gr_check_keywords(gr_schemas *s, const json_t *schema)
 {
     const char *key;
     json_t *members = (json_t *)schema, *value;
-    if (!gr_work(s->b, json_object_size(schema) + 1))
-        return;
     json_object_foreach(members, key, value)
     {
-        if (gr_bad(s->b))
+        if (!gr_work(s->b, 8 + json_array_size(value) + 2 * json_object_size(value)))
             return;
         check_keyword(s, schema, key, value);
     }
@@ -306,23 +305,25 @@ int64_t gr_count_least(const gr_list *list, const char *key, int64_t otherwise)
 /* ---- places and references ----------------------------------------------------------------- */
 
 /* Writes the way from `at` to `target` backwards before out[*end]; true where it is within. */
-static bool find_place(const json_t *at, const json_t *target, char *out, size_t *end)
+static bool find_place(gr_build *b, const json_t *at, const json_t *target, char *out, size_t *end)
 {
     json_t *members = (json_t *)at, *item;
     const char *key;
     size_t i;
     if (at == target)
         return true;
+    if (!gr_work(b, 2))
+        return false;
     char number[24];
     const char *step = NULL;
     if (json_is_object(at)) {
-        json_object_foreach(members, key, item) if (find_place(item, target, out, end))
+        json_object_foreach(members, key, item) if (find_place(b, item, target, out, end))
         {
             step = key;
             break;
         }
     } else if (json_is_array(at)) {
-        json_array_foreach(members, i, item) if (find_place(item, target, out, end))
+        json_array_foreach(members, i, item) if (find_place(b, item, target, out, end))
         {
             snprintf(number, sizeof number, "%zu", i);
             step = number;
@@ -349,9 +350,10 @@ void gr_place(const gr_schemas *s, const json_t *schema, char out[200])
     char path[160];
     size_t end = sizeof path - 1;
     path[end] = '\0';
-    find_place(s->root, schema, path, &end);
+    if (!gr_bad(s->b)) /* otherwise nobody will read it */
+        find_place(s->b, s->root, schema, path, &end);
     const char *way = path + end;
-    /* Cut within a character where it is too long. */
+    /* Where it has been cut, it may begin within a character. */
     while (((uint8_t)*way & 0xC0) == 0x80)
         way++;
     snprintf(out, 200, "%.30s%s%s", s->prefix, end < 2 ? "..." : "", way);
@@ -401,6 +403,8 @@ const json_t *gr_resolve(gr_schemas *s, const json_t *schema, const char *ref)
     char place[200];
     const json_t *at = s->root;
     base_text step = {0};
+    if (!gr_work(s->b, 16 + strlen(ref)))
+        return NULL;
     bool inside = ref[0] == '#' && (ref[1] == '/' || ref[1] == '\0');
     for (const char *p = ref + 1; inside && at && *p == '/';) {
         size_t size = strcspn(p + 1, "/");

@@ -9,12 +9,24 @@ typedef struct ways {
     size_t n;
 } ways;
 
+/* The first edge that does not end before a character; w->n where there is none. */
+static size_t edge_at(const ways *w, uint32_t cp)
+{
+    size_t low = 0, high = w->n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (w->edges[middle].high < cp)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static int32_t way(const ways *w, uint32_t cp)
 {
-    for (size_t i = 0; i < w->n; i++)
-        if (cp <= w->edges[i].high)
-            return cp >= w->edges[i].low ? w->edges[i].to : GR_NONE;
-    return GR_NONE;
+    size_t i = edge_at(w, cp);
+    return i < w->n && cp >= w->edges[i].low ? w->edges[i].to : GR_NONE;
 }
 
 /* Adds low .. high, longer by it where the last edge leads to the same. */
@@ -61,18 +73,16 @@ static int32_t tail(gr_build *b, const ways *w, uint32_t base, int k, uint32_t f
     uint32_t span = 1u << 6 * k, last = base + span - 1;
     if (k == 0)
         return base < floor ? GR_NONE : way(w, base);
-    size_t i = 0;
     if (last < floor)
         return GR_NONE;
-    while (i < w->n && (w->edges[i].high < base || w->edges[i].high < floor))
-        i++;
+    size_t i = edge_at(w, base > floor ? base : floor);
     if (i == w->n || w->edges[i].low > last)
         return GR_NONE;
     if (w->edges[i].low <= base && w->edges[i].high >= last && base >= floor)
         return any_tail(b, k, w->edges[i].to);
     gr_edge edges[64];
     size_t n = 0;
-    if (!gr_work(b, 64))
+    if (!gr_work(b, 24))
         return GR_NONE;
     for (uint32_t byte = 0; byte < 64; byte++)
         put(edges, &n, 0x80 + byte, 0x80 + byte,
@@ -129,7 +139,7 @@ static void fill(gr_build *b, int32_t node, const ways *w, bool close)
         put(edges, &n, c, c, tail(b, w, (c & 0x0F) << 12, 2, 0x800));
     for (uint32_t c = 0xF0; c < 0xF5; c++)
         put(edges, &n, c, c, tail(b, w, (c & 0x07) << 18, 3, 0x10000));
-    if (!gr_bad(b) && gr_work(b, 256))
+    if (!gr_bad(b) && gr_work(b, 96))
         gr_node_fill(b, node, edges, n, NULL, 0, false);
 }
 
@@ -246,7 +256,7 @@ static uint16_t *find_runs(gr_build *b, const gr_dfa *d)
     bool changed = true;
     for (int round = 0; changed && round < ROUNDS; round++) {
         changed = false;
-        if (!gr_work(b, d->begin[d->n]))
+        if (!gr_work(b, d->begin[d->n] / 4 + 1))
             return NULL;
         for (int32_t s = d->n - 1; s >= 0; s--) {
             uint32_t run = run_of(d, s, runs);

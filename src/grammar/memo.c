@@ -1,6 +1,6 @@
 #include "grammar/memo.h"
 
-enum { MOST_BYTES = 64 << 20 };
+enum { MOST_BYTES = 16 << 20 };
 
 gr_memo *gr_memo_create(int32_t n, uint64_t print)
 {

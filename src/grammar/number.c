@@ -1,5 +1,4 @@
 /* Numbers between bounds, digit by digit. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,17 +53,12 @@ static bool parse_decimal(const char *text, decimal *out)
 /* A double in as few digits as give it back. False beyond what is supported. */
 static bool read_decimal(const json_t *number, decimal *out)
 {
-    char text[64];
+    char text[32];
     if (json_is_integer(number)) {
         snprintf(text, sizeof text, "%lld", (long long)json_integer_value(number));
         return parse_decimal(text, out);
     }
-    double value = json_real_value(number);
-    for (int precision = 1; precision <= 17; precision++) {
-        snprintf(text, sizeof text, "%.*g", precision, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
+    base_shortest(json_real_value(number), text);
     return parse_decimal(text, out);
 }
 
@@ -76,6 +70,7 @@ typedef struct digits {
     gr_nfa *nfa;
     char low[2 * MAX_DIGITS + 1], high[2 * MAX_DIGITS + 1]; /* whole and fraction, zeros behind */
     size_t whole, fraction;                                 /* digits */
+    size_t least;               /* digits before the point with which a number may end */
     size_t rest_low, rest_high; /* after so many digits a bound has only zeros */
     bool low_open, high_open;
     int64_t multiple;
@@ -111,7 +106,7 @@ static int32_t state_of(digits *d, size_t at, bool on_low, bool on_high, int64_t
 static void add_digits(digits *d, size_t at, bool on_low, bool on_high, int64_t rest)
 {
     int32_t from = d->states[index_of(d, at, on_low, on_high, rest)];
-    if (at >= d->whole && may_end(d, at, on_low, on_high, rest))
+    if (at >= d->least && may_end(d, at, on_low, on_high, rest))
         gr_nfa_empty(d->nfa, from, d->accept);
     if (at == d->whole && d->fraction > 0)
         from = gr_nfa_bytes(d->nfa, from, ".", 1);
@@ -142,6 +137,32 @@ static void fill_digits(char *out, const decimal *bound, size_t whole, size_t fr
             (*rest)--;
 }
 
+/* Adds what the states that have been met lead to, the first of them from `from`. */
+static void add_states(digits *d, int32_t from, bool bounded)
+{
+    gr_nfa *nfa = d->nfa;
+    size_t n = d->whole + d->fraction + 1;
+    d->states = gr_take(nfa->b, n * 4 * (size_t)d->multiple, sizeof *d->states);
+    if (gr_bad(nfa->b))
+        return;
+    gr_nfa_empty(nfa, from, state_of(d, 0, bounded, bounded, 0));
+    for (size_t at = 0; at < n; at++)
+        for (int bits = 0; bits < 4; bits++)
+            for (int64_t rest = 0; rest < d->multiple && !gr_bad(nfa->b); rest++)
+                if (d->states[index_of(d, at, bits & 1, bits >> 1, rest)])
+                    add_digits(d, at, bits & 1, bits >> 1, rest);
+}
+
+/* Whole numbers of `least` (2 or more) to `most` digits, whichever they are: one after another, so
+ * that a multiple's remainders are not kept for every length at once. */
+static void add_free(gr_nfa *nfa, int32_t from, int32_t to, size_t least, size_t most,
+                     int64_t multiple)
+{
+    digits d = {.nfa = nfa, .whole = most, .least = least, .multiple = multiple, .accept = to};
+    if (least <= most)
+        add_states(&d, from, false);
+}
+
 /* Numbers of `whole` digits before the point from low to high, which have as many. */
 static void add_length(gr_nfa *nfa, int32_t from, int32_t to, const decimal *low,
                        const decimal *high, size_t whole, size_t fraction, bool low_open,
@@ -150,22 +171,14 @@ static void add_length(gr_nfa *nfa, int32_t from, int32_t to, const decimal *low
     digits d = {.nfa = nfa,
                 .whole = whole,
                 .fraction = fraction,
+                .least = whole,
                 .low_open = low_open,
                 .high_open = high_open,
                 .multiple = multiple,
                 .accept = to};
     fill_digits(d.low, low, whole, fraction, &d.rest_low);
     fill_digits(d.high, high, whole, fraction, &d.rest_high);
-    size_t n = (whole + fraction + 1) * 4;
-    d.states = gr_take(nfa->b, n * (size_t)multiple, sizeof *d.states);
-    if (gr_bad(nfa->b))
-        return;
-    gr_nfa_empty(nfa, from, state_of(&d, 0, true, true, 0));
-    for (size_t at = 0; at <= whole + fraction; at++)
-        for (int bits = 0; bits < 4; bits++)
-            for (int64_t rest = 0; rest < multiple && !gr_bad(nfa->b); rest++)
-                if (d.states[index_of(&d, at, bits & 1, bits >> 1, rest)])
-                    add_digits(&d, at, bits & 1, bits >> 1, rest);
+    add_states(&d, from, true);
 }
 
 /* Non-negative numbers from low to high. */
@@ -174,7 +187,13 @@ static void add_magnitudes(gr_nfa *nfa, int32_t from, int32_t to, const decimal 
                            const gr_numbers *numbers)
 {
     size_t shortest = strlen(low->whole), longest = strlen(high->whole);
+    bool all = !high_open && strspn(high->whole, "9") == longest; /* of the longest */
+    if (numbers->integer && longest > shortest)
+        add_free(nfa, from, to, shortest + 1, all ? longest : longest - 1, numbers->multiple);
     for (size_t whole = shortest; whole <= longest; whole++) {
+        bool free = whole > shortest && (whole < longest || all);
+        if (numbers->integer && free)
+            continue;
         decimal least = *low, most = *high;
         bool own_low = whole == shortest, own_high = whole == longest;
         if (!own_low) {
@@ -257,6 +276,7 @@ void gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *num
 {
     decimal low = {.whole = "0"}, high = {.whole = "0"}, zero = {.whole = "0"};
     gr_build *b = nfa->b;
+    gr_work(b, 128);
     if (!numbers->has_low && !numbers->has_high && numbers->multiple == 1 && !numbers->integer) {
         add_any_number(nfa, from, to);
         return;

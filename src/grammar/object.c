@@ -29,14 +29,12 @@ typedef struct object {
 
 static const gr_dfa *pattern_of(gr_schemas *s, const json_t *schema, const char *pattern)
 {
-    char place[200];
-    gr_place(s, schema, place);
-    return gr_pattern(s->b, pattern, strlen(pattern), place);
+    return gr_pattern(s, schema, pattern, strlen(pattern));
 }
 
 void gr_property(gr_schemas *s, const gr_list *list, const char *name, size_t size, gr_list *out)
 {
-    for (size_t i = 0; i < list->n && !gr_bad(s->b); i++) {
+    for (size_t i = 0; i < list->n && gr_work(s->b, 16 + size / 16); i++) {
         const json_t *schema = list->items[i];
         const json_t *own = json_object_getn(json_object_get(schema, "properties"), name, size);
         const json_t *rest = json_object_get(schema, "additionalProperties");
@@ -48,7 +46,7 @@ void gr_property(gr_schemas *s, const gr_list *list, const char *name, size_t si
         json_object_foreach(patterns, pattern, value)
         {
             const gr_dfa *dfa = pattern_of(s, schema, pattern);
-            if (!gr_bad(s->b) && gr_dfa_accepts(dfa, name, size)) {
+            if (!gr_bad(s->b) && gr_dfa_accepts(s->b, dfa, name, size)) {
                 gr_list_add(s->b, out, value);
                 found = true;
             }
@@ -108,7 +106,7 @@ static const gr_dfa *allowed_names(object *o)
                 "%s: alternatives within 'propertyNames' are not supported", place);
         return NULL;
     }
-    if (all.n == 0 || !(gr_types_of(&all.items[0], false) & GR_STRING))
+    if (all.n == 0 || !(gr_types_of(s, &all.items[0], false) & GR_STRING))
         return gr_dfa_texts(s->b, NULL, NULL, 0);
     json_t *values;
     const gr_dfa *dfa = gr_strings_of(s, &all.items[0]);
@@ -242,7 +240,7 @@ static bool find_properties(object *o, const gr_dfa *allowed)
         property *p = &o->properties[i];
         gr_list values = {0};
         gr_property(s, o->list, p->name, p->size, &values);
-        bool possible = !allowed || gr_dfa_accepts(allowed, p->name, p->size);
+        bool possible = !allowed || gr_dfa_accepts(b, allowed, p->name, p->size);
         for (size_t k = 0; k < values.n; k++)
             possible &= !json_is_false(values.items[k]);
         if (!possible && p->required) {

@@ -2,13 +2,15 @@
 #include <string.h>
 
 #include "grammar/chars.h"
+#include "grammar/schema.h"
 
 typedef struct reader {
     gr_build *b;
     gr_nfa nfa;
     const char *text;
     size_t size, at;
-    const char *place; /* for errors */
+    gr_schemas *s;
+    const json_t *schema; /* that has the pattern, for errors */
     int depth;
 } reader;
 
@@ -19,7 +21,9 @@ typedef struct piece {
 
 static void refuse(reader *r, marco_status status, const char *why)
 {
-    gr_fail(r->b, status, "%s: %s, in the pattern '%.*s' at its character %zu", r->place, why,
+    char place[200];
+    gr_place(r->s, r->schema, place);
+    gr_fail(r->b, status, "%s: %s, in the pattern '%.*s' at its character %zu", place, why,
             (int)(r->size < 200 ? r->size : 200), r->text, r->at + 1);
     r->at = r->size;
 }
@@ -396,12 +400,15 @@ static int32_t any_state(reader *r)
     return state;
 }
 
-gr_dfa *gr_pattern(gr_build *b, const char *pattern, size_t size, const char *place)
+gr_dfa *gr_pattern(gr_schemas *s, const json_t *schema, const char *pattern, size_t size)
 {
-    reader r = {.b = b, .nfa = {.b = b}, .text = pattern, .size = size, .place = place};
+    gr_build *b = s->b;
+    reader r = {.b = b, .nfa = {.b = b}, .text = pattern, .size = size, .s = s, .schema = schema};
     if (gr_bad(b))
         return NULL;
     if (size > GR_MAX_PATTERN) {
+        char place[200];
+        gr_place(s, schema, place);
         gr_fail(b, MARCO_ERROR_UNSUPPORTED, "%s: a pattern of more than %d bytes", place,
                 GR_MAX_PATTERN);
         return NULL;

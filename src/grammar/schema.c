@@ -33,7 +33,7 @@ void gr_reason(gr_schemas *s, const json_t *schema, const char *why)
 
 /* ---- types --------------------------------------------------------------------------------- */
 
-unsigned gr_types_of(const gr_list *list, bool infer)
+unsigned gr_types_of(gr_schemas *s, const gr_list *list, bool infer)
 {
     unsigned types = GR_ANY, implied = 0;
     bool said = false;
@@ -41,9 +41,10 @@ unsigned gr_types_of(const gr_list *list, bool infer)
         const json_t *type = json_object_get(list->items[i], "type");
         said |= type != NULL;
         types &= type ? gr_types(type) : GR_ANY;
-        implied |= gr_types_implied(list->items[i]);
     }
-    return infer && !said && implied ? implied : types;
+    for (size_t i = 0; i < list->n && infer && !said; i++)
+        implied |= gr_types_implied(s, list->items[i]);
+    return implied ? implied : types;
 }
 
 /* ---- strings ------------------------------------------------------------------------------- */
@@ -74,19 +75,17 @@ static bool lengths_of(gr_schemas *s, const gr_list *list, int64_t *min, int64_t
 static const gr_dfa *spelled_of(gr_schemas *s, const gr_list *list)
 {
     const gr_dfa *dfa = NULL;
-    char place[200];
     for (size_t i = 0; i < list->n && !gr_bad(s->b); i++) {
         const json_t *pattern = json_object_get(list->items[i], "pattern");
         const json_t *format = json_object_get(list->items[i], "format");
         if (!pattern && !format)
             continue;
-        gr_place(s, list->items[i], place);
         if (pattern)
-            dfa = with(
-                s, dfa,
-                gr_pattern(s->b, json_string_value(pattern), json_string_length(pattern), place));
+            dfa = with(s, dfa,
+                       gr_pattern(s, list->items[i], json_string_value(pattern),
+                                  json_string_length(pattern)));
         if (format)
-            dfa = with(s, dfa, gr_format(s->b, json_string_value(format), place));
+            dfa = with(s, dfa, gr_format(s, list->items[i], json_string_value(format)));
     }
     return dfa;
 }
@@ -100,11 +99,58 @@ const gr_dfa *gr_strings_of(gr_schemas *s, const gr_list *list)
     return gr_bad(s->b) ? NULL : dfa;
 }
 
+/* Strings that many schemas ask for: the text of a pattern, the name of a format, or NULL. */
+struct gr_string_key {
+    const json_t *pattern, *format;
+    int64_t min, max;
+    int32_t rule;
+};
+
+/* False where the schemas have several patterns or formats. */
+static bool string_key(const gr_list *list, struct gr_string_key *key)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        const json_t *pattern = json_object_get(list->items[i], "pattern");
+        const json_t *format = json_object_get(list->items[i], "format");
+        if ((pattern && key->pattern) || (format && key->format))
+            return false;
+        key->pattern = pattern ? pattern : key->pattern;
+        key->format = format ? format : key->format;
+    }
+    return true;
+}
+
+static bool same_text(const json_t *x, const json_t *y)
+{
+    return x == y || (x && y && json_equal(x, y));
+}
+
+/* The rule that is known for it; GR_NONE: none. */
+static int32_t known_string(gr_build *b, const struct gr_string_key *key)
+{
+    for (size_t i = 0; i < b->n_strings && gr_work(b, 1); i++) {
+        const struct gr_string_key *k = &b->strings[i];
+        if (k->min == key->min && k->max == key->max && same_text(k->pattern, key->pattern) &&
+            same_text(k->format, key->format))
+            return k->rule;
+    }
+    return GR_NONE;
+}
+
+static void remember_string(gr_build *b, const struct gr_string_key *key)
+{
+    void *strings = b->strings;
+    if (!gr_room_kept(b, &strings, &b->strings_capacity, b->n_strings + 1, sizeof *b->strings))
+        return;
+    b->strings = strings;
+    b->strings[b->n_strings++] = *key;
+}
+
 static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const gr_list *list)
 {
+    struct gr_string_key key = {.rule = GR_NONE};
     int64_t min, max;
     int32_t rule = GR_RULE_STRING;
-    const gr_dfa *dfa = spelled_of(s, list);
     bool bounded = lengths_of(s, list, &min, &max);
     if (gr_bad(s->b))
         return;
@@ -112,6 +158,14 @@ static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
         gr_reason(s, list->items[0], "has a 'maxLength' below its 'minLength'");
         return;
     }
+    key.min = min;
+    key.max = max;
+    bool simple = string_key(list, &key);
+    if (simple && (key.rule = known_string(s->b, &key)) != GR_NONE) {
+        gr_nfa_empty(nfa, gr_nfa_call(nfa, from, key.rule), to);
+        return;
+    }
+    const gr_dfa *dfa = spelled_of(s, list);
     if (dfa && bounded)
         dfa = gr_dfa_and(s->b, dfa, gr_dfa_lengths(s->b, min, max));
     if (gr_bad(s->b))
@@ -124,6 +178,9 @@ static void add_strings(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
         rule = gr_string_rule(s->b, dfa);
     else if (bounded)
         rule = gr_counted_rule(s->b, min, max);
+    key.rule = rule;
+    if (simple)
+        remember_string(s->b, &key);
     if (!gr_bad(s->b))
         gr_nfa_empty(nfa, gr_nfa_call(nfa, from, rule), to);
 }
@@ -187,7 +244,10 @@ bool gr_numbers_of(gr_schemas *s, const gr_list *list, bool integer, gr_numbers 
         out->integer = true;
         out->multiple = out->multiple / divisor(out->multiple, (int64_t)value) * (int64_t)value;
         if (out->multiple > MOST) {
-            gr_fail(s->b, MARCO_ERROR_UNSUPPORTED, "several 'multipleOf' beyond %d together", MOST);
+            gr_place(s, schema, place);
+            gr_fail(s->b, MARCO_ERROR_UNSUPPORTED,
+                    "%s: 'multipleOf' with those that must hold beside it is beyond %d", place,
+                    MOST);
             return true;
         }
     }
@@ -220,7 +280,7 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
 static int32_t item_rule(gr_schemas *s, const gr_list *list, size_t index)
 {
     gr_list items = {0};
-    for (size_t i = 0; i < list->n; i++) {
+    for (size_t i = 0; i < list->n && gr_work(s->b, 8); i++) {
         const json_t *prefix = json_object_get(list->items[i], "prefixItems");
         const json_t *rest = json_object_get(list->items[i], "items");
         if (index < json_array_size(prefix))
@@ -294,15 +354,17 @@ static void add_word(gr_nfa *nfa, int32_t from, int32_t to, const char *word)
 static void add_values(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const gr_list *list)
 {
     json_t *values;
+    if (!gr_work(s->b, 64 * list->n))
+        return;
     bool good = gr_enumerated(s, list, &values);
     if (good && values)
         add_enumerated(s, nfa, from, to, list, values);
     json_decref(values);
     if (!good || values || gr_bad(s->b))
         return;
-    unsigned types = gr_types_of(list, true), implied = 0;
+    unsigned types = gr_types_of(s, list, true), implied = 0;
     for (size_t i = 0; i < list->n; i++)
-        implied |= gr_types_implied(list->items[i]);
+        implied |= gr_types_implied(s, list->items[i]);
     if (types == GR_ANY && !implied) {
         gr_nfa_empty(nfa, gr_nfa_call(nfa, from, GR_RULE_VALUE), to);
         return;
@@ -359,7 +421,7 @@ static void list_rule(gr_schemas *s, const gr_list *schemas, struct gr_rule_key 
     key->sorted = gr_keep(b, schemas->n + 1, sizeof *key->sorted);
     for (size_t i = 0; i < schemas->n && !gr_bad(b); i++) {
         const json_t *schema = referred(s, schemas->items[i]);
-        bool known = json_is_true(schema);
+        bool known = json_is_true(schema) || !gr_work(b, key->list.n / 4 + 4);
         for (size_t k = 0; k < key->list.n && !known; k++)
             known = key->list.items[k] == schema;
         if (!known)

@@ -30,7 +30,8 @@ typedef struct gr_schemas {
     size_t n_keys, keys_capacity;
 } gr_schemas;
 
-/* "#/properties/a": where a schema lies, cut to the size of `out`. */
+/* "#/properties/a": where a schema lies, cut to the size of `out`. It looks through the whole
+ * document: for errors alone. */
 void gr_place(const gr_schemas *s, const json_t *schema, char out[200]);
 
 void gr_list_add(gr_build *b, gr_list *list, const json_t *schema);
@@ -49,7 +50,7 @@ const json_t *gr_resolve(gr_schemas *s, const json_t *schema, const char *ref);
 /* Types of a "type" keyword. */
 unsigned gr_types(const json_t *type);
 /* Types that the keywords of a schema speak of. */
-unsigned gr_types_implied(const json_t *schema);
+unsigned gr_types_implied(gr_schemas *s, const json_t *schema);
 
 /* The largest (smallest) value of a count among the schemas, `otherwise` where none has it. */
 int64_t gr_count_most(const gr_list *list, const char *key, int64_t otherwise);
@@ -80,13 +81,20 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth);
 
 /* The types that all of the schemas allow. `infer`: where none says any, those that they speak
  * of. */
-unsigned gr_types_of(const gr_list *list, bool infer);
+unsigned gr_types_of(gr_schemas *s, const gr_list *list, bool infer);
 /* The strings that all of the schemas allow, but for enum and const; NULL: all. */
 const gr_dfa *gr_strings_of(gr_schemas *s, const gr_list *list);
 /* False where there can be none. */
 bool gr_numbers_of(gr_schemas *s, const gr_list *list, bool integer, gr_numbers *out);
 /* The rule of the values that all of the schemas accept; compiled later. */
 int32_t gr_rule_for(gr_schemas *s, const gr_list *schemas);
+
+/* ---- pattern.c, format.c ------------------------------------------------------------------- */
+
+/* Strings that a pattern of ECMA-262 (with the u flag) matches somewhere; `schema` has it. */
+gr_dfa *gr_pattern(gr_schemas *s, const json_t *schema, const char *pattern, size_t size);
+/* Strings of a format; NULL and an error where it is not known. */
+gr_dfa *gr_format(gr_schemas *s, const json_t *schema, const char *name);
 
 /* ---- object.c ------------------------------------------------------------------------------ */
 

@@ -4,7 +4,7 @@
 
 enum { MOST_PLACES = 64, NO_CELL = -1 };
 
-/* A return node on a stack; stacks share what is below. */
+/* In the place of numbers of names, and of places in the text. */
 enum { NO_NAMES = -1, UNKNOWN_NAMES = -2, NO_START = -1 };
 
 /* A return node on a stack; stacks share what is below. */
@@ -216,11 +216,6 @@ static inline void step(machine *m, size_t first, size_t last, uint8_t byte)
 
 /* ---- walks --------------------------------------------------------------------------------- */
 
-static void set_bit(uint32_t *mask, int32_t id)
-{
-    mask[id / 32] |= 1u << id % 32;
-}
-
 static void remember(grammar_state *s, numbers *list, uint32_t number)
 {
     void *items = list->items;
@@ -239,7 +234,7 @@ static void allow(grammar_state *s, const machine *m, int32_t id)
         if (m->open)
             remember(s, &s->tokens, (uint32_t)id);
         else
-            set_bit(s->mask, id);
+            gr_set_bit(s->mask, id);
     }
 }
 
@@ -337,7 +332,7 @@ static gr_entry *make_entry(grammar_state *s, const gr_entry *head, size_t *size
     if (!dense)
         copy_numbers(rest, &s->tokens);
     for (size_t i = 0; dense && i < s->tokens.n; i++)
-        set_bit(rest, (int32_t)s->tokens.items[i]);
+        gr_set_bit(rest, (int32_t)s->tokens.items[i]);
     return e;
 }
 
@@ -378,7 +373,7 @@ static void use_entry(grammar_state *s, const gr_entry *e)
             s->mask[w] |= rest[w];
     else
         for (uint32_t i = 0; i < e->n_tokens; i++)
-            set_bit(s->mask, (int32_t)rest[i]);
+            gr_set_bit(s->mask, (int32_t)rest[i]);
 }
 
 /* Reads the bytes of a trie's node, without a step. */
@@ -590,7 +585,7 @@ marco_status grammar_state_mask(grammar_state *s, uint32_t *mask, marco_error *e
         return base_fail_memory(error, v->words * sizeof *mask, "a grammar's state");
     if (grammar_state_may_end(s))
         for (int32_t i = 0; i < v->n_end; i++)
-            set_bit(mask, v->end[i]);
+            gr_set_bit(mask, v->end[i]);
     return MARCO_OK;
 }
 
@@ -630,14 +625,6 @@ static void compact(machine *m)
     base_free(moved);
 }
 
-static bool is_end(const grammar_vocab *v, int32_t id)
-{
-    for (int32_t i = 0; i < v->n_end; i++)
-        if (v->end[i] == id)
-            return true;
-    return false;
-}
-
 /* Makes places[first, ...) the state's. */
 static void settle(machine *m, size_t first)
 {
@@ -653,7 +640,7 @@ marco_status grammar_state_accept(grammar_state *s, int32_t id, marco_error *err
     level before = {m->n_places, m->n_cells, m->n_names, false};
     size_t first = 0;
     m->failed = false;
-    if (id >= 0 && id < v->n_vocab && is_end(v, id) && grammar_state_may_end(s)) {
+    if (id >= 0 && id < v->n_vocab && gr_is_end(v, id) && grammar_state_may_end(s)) {
         m->places[0] = (place){GR_END, NO_CELL, NO_NAMES, false};
         m->n_places = 1;
         return MARCO_OK;

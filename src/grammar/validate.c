@@ -56,6 +56,7 @@ static bool accepts_string(gr_schemas *s, const json_t *schema, const json_t *v)
 {
     gr_list list = {0};
     gr_list_add(s->b, &list, schema);
+    gr_work(s->b, 8 + json_string_length(v) / 8);
     int64_t length = (int64_t)characters(json_string_value(v), json_string_length(v));
     if (gr_bad(s->b) || length < gr_count_most(&list, "minLength", 0) ||
         length > gr_count_least(&list, "maxLength", INT64_MAX))
@@ -66,7 +67,7 @@ static bool accepts_string(gr_schemas *s, const json_t *schema, const json_t *v)
         return true;
     const gr_dfa *dfa = gr_strings_of(s, &list);
     return !gr_bad(s->b) &&
-           (!dfa || gr_dfa_accepts(dfa, json_string_value(v), json_string_length(v)));
+           (!dfa || gr_dfa_accepts(s->b, dfa, json_string_value(v), json_string_length(v)));
 }
 
 static bool accepts_object(gr_schemas *s, const json_t *schema, const json_t *v, int depth)
@@ -79,7 +80,7 @@ static bool accepts_object(gr_schemas *s, const json_t *schema, const json_t *v,
     if (gr_bad(s->b) || n < gr_count_most(&one, "minProperties", 0) ||
         n > gr_count_least(&one, "maxProperties", INT64_MAX))
         return false;
-    for (size_t i = 0; i < json_array_size(required); i++)
+    for (size_t i = 0; i < json_array_size(required) && gr_work(s->b, 8); i++)
         if (!json_object_get(v, json_string_value(json_array_get(required, i))))
             return false;
     const char *key;
@@ -114,7 +115,7 @@ static bool accepts_array(gr_schemas *s, const json_t *schema, const json_t *v, 
     if (gr_bad(s->b) || n < gr_count_most(&one, "minItems", 0) ||
         n > gr_count_least(&one, "maxItems", INT64_MAX))
         return false;
-    for (size_t i = 0; i < json_array_size(v); i++) {
+    for (size_t i = 0; i < json_array_size(v) && (prefix || items); i++) {
         const json_t *item = i < json_array_size(prefix) ? json_array_get(prefix, i) : items;
         if (item && !gr_accepts(s, item, json_array_get(v, i), false, depth + 1))
             return false;
@@ -177,11 +178,11 @@ bool gr_accepts(gr_schemas *s, const json_t *schema, const json_t *value, bool p
     gr_check_keywords(s, schema);
     const json_t *constant = json_object_get(schema, "const");
     const json_t *values = json_object_get(schema, "enum");
-    if (gr_bad(s->b) || (constant && !gr_value_equal(constant, value)))
+    if (gr_bad(s->b) || (constant && !gr_value_equal(s->b, constant, value)))
         return false;
     bool listed = values == NULL;
     for (size_t i = 0; i < json_array_size(values) && !listed; i++)
-        listed = gr_work(s->b, 1) && gr_value_equal(json_array_get(values, i), value);
+        listed = gr_value_equal(s->b, json_array_get(values, i), value);
     return listed && accepts_otherwise(s, schema, value, plain, depth);
 }
 
@@ -273,7 +274,7 @@ static bool told_apart(gr_schemas *s, const gr_list *x, const gr_list *y, int de
 
 static bool pair_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth)
 {
-    unsigned types = gr_types_of(x, false) & gr_types_of(y, false);
+    unsigned types = gr_types_of(s, x, false) & gr_types_of(s, y, false);
     const gr_list *sides[2] = {x, y};
     for (int i = 0; i < 2; i++) {
         json_t *values, *value;
@@ -310,7 +311,8 @@ bool gr_disjoint(gr_schemas *s, const gr_list *x, const gr_list *y, int depth)
     }
     for (size_t i = 0; disjoint && !gr_bad(s->b) && i < a.n; i++)
         for (size_t k = 0; disjoint && !gr_bad(s->b) && k < b.n; k++)
-            disjoint = gr_work(s->b, 16) && pair_disjoint(s, &a.items[i], &b.items[k], depth);
+            disjoint = gr_work(s->b, 16 * (a.items[i].n + b.items[k].n)) &&
+                       pair_disjoint(s, &a.items[i], &b.items[k], depth);
     s->proving = proving;
     gr_forget(s->b, &mark);
     return disjoint && !gr_bad(s->b);

@@ -1,8 +1,5 @@
 /* JSON values as they stand in a schema's enum. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "grammar/internal.h"
 
@@ -40,12 +37,8 @@ static int32_t add_number(gr_nfa *nfa, int32_t from, const json_t *value)
         base_text_printf(&text, "%lld", (long long)json_integer_value(value));
         return add_text(nfa, from, &text);
     }
-    char digits[40];
-    for (int precision = 1; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, json_real_value(value));
-        if (strtod(digits, NULL) == json_real_value(value))
-            break;
-    }
+    char digits[32];
+    base_shortest(json_real_value(value), digits);
     base_text_add(&text, digits);
     return add_text(nfa, from, &text);
 }
@@ -70,7 +63,7 @@ static int32_t add_object(gr_nfa *nfa, int32_t from, const json_t *value, int de
 
 int32_t gr_value_add(gr_nfa *nfa, int32_t from, const json_t *value, int depth)
 {
-    if (gr_bad(nfa->b))
+    if (!gr_work(nfa->b, json_is_real(value) ? 64 : 4))
         return from;
     if (depth > GR_MAX_NESTING) {
         gr_fail(nfa->b, MARCO_ERROR_UNSUPPORTED,
@@ -122,8 +115,10 @@ bool gr_number_integral(const json_t *x)
 }
 
 /* jansson's own comparison is recursive too, and takes 1 and 1.0 for different. */
-static bool equal_at(const json_t *x, const json_t *y, int depth)
+static bool equal_at(gr_build *b, const json_t *x, const json_t *y, int depth)
 {
+    if (!gr_work(b, 1 + json_string_length(x) / 256))
+        return false;
     if (json_is_number(x) && json_is_number(y))
         return gr_number_compare(x, y) == 0;
     if (json_typeof(x) != json_typeof(y) || depth > GR_MAX_NESTING)
@@ -131,7 +126,7 @@ static bool equal_at(const json_t *x, const json_t *y, int depth)
     if (json_is_array(x)) {
         bool equal = json_array_size(x) == json_array_size(y);
         for (size_t i = 0; equal && i < json_array_size(x); i++)
-            equal = equal_at(json_array_get(x, i), json_array_get(y, i), depth + 1);
+            equal = equal_at(b, json_array_get(x, i), json_array_get(y, i), depth + 1);
         return equal;
     }
     if (json_is_object(x)) {
@@ -143,7 +138,7 @@ static bool equal_at(const json_t *x, const json_t *y, int depth)
         json_object_keylen_foreach(members, key, size, member)
         {
             const json_t *other = json_object_getn(y, key, size);
-            if (!other || !equal_at(member, other, depth + 1))
+            if (!other || !equal_at(b, member, other, depth + 1))
                 return false;
         }
         return true;
@@ -151,7 +146,7 @@ static bool equal_at(const json_t *x, const json_t *y, int depth)
     return json_equal(x, y);
 }
 
-bool gr_value_equal(const json_t *x, const json_t *y)
+bool gr_value_equal(gr_build *b, const json_t *x, const json_t *y)
 {
-    return equal_at(x, y, 0);
+    return equal_at(b, x, y, 0);
 }

@@ -136,11 +136,6 @@ static int by_size(const void *x, const void *y)
                               : (a->id > b->id) - (a->id < b->id);
 }
 
-static void set_bit(uint32_t *mask, int32_t id)
-{
-    mask[id / 32] |= 1u << id % 32;
-}
-
 static marco_status find_plain(grammar_vocab *v, const word *words, size_t n, marco_error *error)
 {
     marco_status status = MARCO_OK;
@@ -152,7 +147,7 @@ static marco_status find_plain(grammar_vocab *v, const word *words, size_t n, ma
     for (size_t i = 0; i < n; i++) {
         size_t size = words[i].plain ? plain_size(words[i].bytes, words[i].size) : 0;
         if (size > 0 && size <= GR_RUNS)
-            set_bit(v->plain + size * v->words, words[i].id);
+            gr_set_bit(v->plain + size * v->words, words[i].id);
         if (size <= GR_RUNS)
             continue;
         void *items = far;
@@ -189,18 +184,10 @@ void gr_vocab_plain(const grammar_vocab *v, uint32_t run, uint32_t *mask)
     for (size_t w = 0; w < v->words; w++)
         mask[w] |= plain[w];
     for (size_t i = 0; i < v->n_long && v->long_sizes[i] <= run; i++)
-        set_bit(mask, v->long_plain[i]);
+        gr_set_bit(mask, v->long_plain[i]);
 }
 
 /* ---- creation ------------------------------------------------------------------------------ */
-
-static bool is_end(const grammar_vocab *v, int32_t id)
-{
-    for (int32_t i = 0; i < v->n_end; i++)
-        if (v->end[i] == id)
-            return true;
-    return false;
-}
 
 /* Takes the texts over. words [n_vocab]; *n: those that have one. */
 static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word *words, size_t *n,
@@ -216,7 +203,7 @@ static marco_status take_texts(grammar_vocab *v, const marco_tokenizer *t, word 
         bool known =
             id < t->size && (t->kinds[id] == TOK_KIND_ORDINARY || t->kinds[id] == TOK_KIND_ADDED);
         size_t length = known ? t->offsets[id + 1] - t->offsets[id] : 0;
-        if (length == 0 || length > LONGEST || is_end(v, id))
+        if (length == 0 || length > LONGEST || gr_is_end(v, id))
             continue;
         const char *text = t->bytes + t->offsets[id];
         memcpy(v->bytes + size, text, length);

@@ -35,6 +35,20 @@ struct grammar_vocab {
     gr_memo *common; /* of the common nodes */
 };
 
+static inline void gr_set_bit(uint32_t *mask, int32_t id)
+{
+    mask[id / 32] |= 1u << id % 32;
+}
+
+/* Is it one of those that end a reply? */
+static inline bool gr_is_end(const grammar_vocab *vocab, int32_t id)
+{
+    for (int32_t i = 0; i < vocab->n_end; i++)
+        if (vocab->end[i] == id)
+            return true;
+    return false;
+}
+
 /* Sets the plain tokens of at most `run` characters. */
 void gr_vocab_plain(const grammar_vocab *vocab, uint32_t run, uint32_t *mask);
 

@@ -285,14 +285,7 @@ void model_config_text(const char *text, size_t n, char *out, size_t size)
 
 void model_number_text(double value, char out[32])
 {
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, 32, "%.*g", digits, value);
-        if (strtod(out, NULL) == value)
-            break;
-    }
-    char *comma = strchr(out, ','); /* the decimal point of many locales */
-    if (comma)
-        *comma = '.';
+    base_shortest(value, out);
     /* Readers tell 10000 from 10000.0 and expect the latter, not 1e+04. */
     if (fabs(value) < 1e15 && value == floor(value))
         snprintf(out, 32, "%lld.0", (long long)value);

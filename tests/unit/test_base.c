@@ -97,6 +97,28 @@ static void text_remembers_a_failed_allocation(void **state)
     assert_null(text.data);
 }
 
+static void doubles_are_written_in_the_fewest_digits(void **state)
+{
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {-0.1, "-0.1"},
+                 {100, "100"},
+                 {1e-6, "1e-06"},
+                 {1e22, "1e+22"},
+                 {0.1 + 0.2, "0.30000000000000004"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {5e-324, "5e-324"},
+                 {1.7976931348623157e308, "1.7976931348623157e+308"}};
+    char text[32];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        base_shortest(cases[i].value, text);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
 static void utf8_round_trips_every_code_point(void **state)
 {
     (void)state;
@@ -486,6 +508,7 @@ int main(void)
         cmocka_unit_test(errors_are_one_printable_line),
         cmocka_unit_test(text_grows_and_hands_over),
         cmocka_unit_test(text_remembers_a_failed_allocation),
+        cmocka_unit_test(doubles_are_written_in_the_fewest_digits),
         cmocka_unit_test(utf8_round_trips_every_code_point),
         cmocka_unit_test(utf8_refuses_what_is_not_well_formed),
         cmocka_unit_test(memory_refuses_overflow_and_failure),
