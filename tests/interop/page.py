@@ -721,7 +721,7 @@ def names(visit):
 # ---- running -----------------------------------------------------------------------------------
 
 def screenshots(browser, folder):
-    """The pictures of docs/serving.md."""
+    """The pictures of docs/serving.md, which says that they are of a stand-in's replies."""
     ask = "Write a Python function that merges overlapping intervals"
     thanks = "اكتب رسالة شكر قصيرة إلى زميل ساعدني في المشروع"
     with page_mock.Mock() as mock:
