@@ -86,17 +86,21 @@ printf '%s\n' "release=$release" "architecture=$architecture" "version=$version"
 
 # ---- the packages -------------------------------------------------------------------------------
 
-# The packages that hold the shared libraries of the program. What the compiler and the linker of
-# this machine chose is asked, so that no list has to be kept.
+# The packages that hold the shared libraries of the program, to $work/libraries. What the compiler
+# and the linker of this machine chose is asked, so that no list has to be kept. No loop here is part
+# of a pipe, where `die` would end the loop alone.
 library_packages() {
-    ldd "$stage/program/usr/local/bin/marco" "$stage"/program/usr/local/lib/libmarco.so |
-        awk '/not found/ {print "-"} $2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-        while read -r library; do
-            owner=$(dpkg-query -S "$library" "$(realpath "$library")" 2>/dev/null |
-                sed -n 's/^\([a-z0-9][^ ,:]*\)[:,].*/\1/p' | head -n 1)
-            [ -n "$owner" ] || die "$library: no package holds this library, so none can be carried"
-            echo "$owner"
-        done | sort -u
+    ldd "$stage/program/usr/local/bin/marco" "$stage"/program/usr/local/lib/libmarco.so \
+        >"$work/ldd" || die "ldd cannot tell the program's libraries"
+    awk '$2 == "=>" {print $3 ~ /^\// ? $3 : $1}' "$work/ldd" | sort -u >"$work/needed"
+    : >"$work/owners"
+    while read -r library; do
+        owner=$(dpkg-query -S "$library" "$(realpath "$library")" 2>/dev/null |
+            sed -n 's/^\([a-z0-9][^ ,:]*\)[:,].*/\1/p' | head -n 1)
+        [ -n "$owner" ] || die "$library: no package holds this library, so none can be carried"
+        echo "$owner" >>"$work/owners"
+    done <"$work/needed"
+    sort -u "$work/owners" >"$work/libraries"
 }
 
 # apt as if this machine had nothing but the packages in $work/status.
@@ -121,15 +125,15 @@ minimal_system() {
     sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*/\1=\2/p' "$work/simulated" | sort
 }
 
-libraries=$(library_packages)
+library_packages
 minimal=$(minimal_system)
 # shellcheck disable=SC2086 # one package a word
 bare_apt apt-cache show --no-all-versions $minimal | awk '
     /^Package: / {fresh = !seen[$2]++; if (fresh) print; if (fresh) print "Status: install ok installed"; next}
     fresh' >"$work/minimal"
 mv "$work/minimal" "$work/status"
-# shellcheck disable=SC2086 # one package a word
-bare_apt apt-get --download-only -y -q install $libraries >"$work/apt.log" 2>&1 ||
+# shellcheck disable=SC2046 # one package a word
+bare_apt apt-get --download-only -y -q install $(cat "$work/libraries") >"$work/apt.log" 2>&1 ||
     die "apt could not fetch the packages: $(grep '^E:' "$work/apt.log" | head -n 1)" \
         "(is the network up, and apt-get update fresh?)"
 for package in "$work"/cache/archives/*.deb; do

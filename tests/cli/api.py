@@ -2,6 +2,7 @@
 model/. Usage: api.py PROGRAM TEMPLATE"""
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -9,6 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import page_mock  # noqa: E402
 
 program, template = sys.argv[1:]
 checks = 0
@@ -90,6 +94,10 @@ CHAT = {"messages": HELLO, "max_tokens": 8, "ignore_eos": True, "seed": 1, "temp
 
 status, answer = ask("GET", "/v1/models")
 check("the models", status == 200 and [m["id"] for m in answer["data"]] == ["m"], answer)
+pretended = page_mock.model("m", 4096)
+check("a model as the page's tests pretend it", [
+    {**model, "created": 0, "created_at": pretended["created_at"]} for model in answer["data"]
+] == [pretended], (answer, pretended))
 check("one", ask("GET", "/v1/models/m")[1].get("id") == "m")
 check("none of that name", ask("GET", "/v1/models/../m")[0] == 404)
 status, answer = ask("POST", "/tokenize", {"prompt": "h\u00e9<|im_end|>", "return_token_strs": True})

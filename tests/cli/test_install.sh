@@ -4,6 +4,19 @@
 source=$2 build=$3
 . "$(dirname "$0")/common.sh"
 
+# ./dev build makes the target marco_installed: of what is installed, all that is built.
+if grep -q '^CMAKE_GENERATOR:INTERNAL=Ninja$' "$build/CMakeCache.txt"; then
+    works ninja -C "$build" -t targets all
+    sed -n 's/: [A-Za-z_]*$//p' out | sort >built
+    find "$build" -name cmake_install.cmake -exec cat {} + |
+        grep -o "\"$build/[^\"]*\"" | tr -d '"' | sed "s,^$build/,," | sort -u |
+        comm -12 - built | grep -vx 'libmarco\.so\.[0-9]*' >wanted # made with libmarco.so
+    check 'the program, two libraries, man pages' [ "$(grep -c . wanted)" -ge 10 ]
+    works ninja -C "$build" -t graph marco_installed
+    sed -n 's/.*\[label="\([^"]*\)"\]$/\1/p' out | sort -u | comm -13 - wanted >forgotten
+    check "./dev build makes all of it: $(tr '\n' ' ' <forgotten)" [ ! -s forgotten ]
+fi
+
 root=$scratch/root
 works cmake --install "$build" --prefix "$root"
 PKG_CONFIG_PATH=$(dirname "$(find "$root" -name marco.pc)")

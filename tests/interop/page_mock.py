@@ -75,13 +75,19 @@ int main(void) { return 0; }
 WORDS = "The quick brown fox jumps over the lazy dog while the slow river runs on to the sea. "
 
 
+def model(name, context):
+    """As the server has it in /v1/models, which tests/cli/api.py compares with this."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "marco",
+            "context_length": context, "type": "model", "created_at": "1970-01-01T00:00:00Z",
+            "display_name": name}
+
+
 class State:
     """What a test sets and sees: the key asked for, the next refusals, the requests so far."""
 
     def __init__(self):
         self.key = None
-        self.models = [{"id": "example-large", "object": "model", "context_length": 32768},
-                       {"id": "example-small", "object": "model", "context_length": 8192}]
+        self.models = [model("example-large", 32768), model("example-small", 8192)]
         self.refusals = []  # (status, headers, message), each for one chat request
         self.requests = []
         self.gone = 0       # replies whose client left

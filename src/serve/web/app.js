@@ -109,6 +109,8 @@ function showMeter(used, size) {
 }
 
 async function keep(one) {
+    if (!chats.includes(one))
+        return; // deleted
     one.updated = Date.now();
     try {
         await store.put(one);
@@ -226,8 +228,7 @@ function endRun(of, reply, run) {
     const empty = reply.content === '' && reply.reasoning === '';
     if (empty && (reply.finish === '' || reply.finish === 'stopped'))
         of.messages.pop();
-    if (chats.includes(of))
-        keep(of);
+    keep(of);
     if (of === chat)
         keepingEnd(() => showEnd(reply, run));
     showList();
@@ -285,16 +286,16 @@ function announce(text) {
     $('announcer').textContent = text;
 }
 
-function send(text) {
-    if (runs.has(chat.id) || text.trim() === '')
+function send(of, text) {
+    if (runs.has(of.id) || text.trim() === '')
         return;
-    if (chat.title === '')
-        chat.title = text.trim().split('\n', 1)[0].slice(0, 80);
-    chat.messages.push({ role: 'user', content: text });
-    if (!chats.includes(chat))
-        chats.unshift(chat);
-    keep(chat);
-    generate(chat);
+    if (of.title === '')
+        of.title = text.trim().split('\n', 1)[0].slice(0, 80);
+    of.messages.push({ role: 'user', content: text });
+    if (!chats.includes(of))
+        chats.unshift(of);
+    keep(of);
+    generate(of);
 }
 
 // Sends the i-th message anew with another text; what came after it goes.
@@ -302,9 +303,10 @@ async function resend(i, text) {
     const of = chat;
     stop();
     await runs.get(of.id)?.ended;
+    if (!chats.includes(of))
+        return;
     of.messages.length = i;
-    if (of === chat)
-        send(text);
+    send(of, text);
 }
 
 function retry() {
@@ -459,7 +461,7 @@ function submit(event) {
     const text = $('input').value;
     $('input').value = '';
     sizeInput();
-    send(text);
+    send(chat, text);
 }
 
 // Another tab has changed a conversation: taken as that tab left it, unless written here.
@@ -516,8 +518,7 @@ function setUp() {
         setSystem(system) {
             chat.system = settings.system = system;
             saveSettings(settings);
-            if (chats.includes(chat))
-                keep(chat);
+            keep(chat);
         },
         async addChats(more) {
             for (const one of more) {

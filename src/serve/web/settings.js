@@ -14,7 +14,7 @@ export function samplingParameters(sampling) {
             body[name] = sampling[name];
     const stops = String(sampling.stop_texts ?? '').split('\n').filter((line) => line !== '');
     if (stops.length > 0)
-        body.stop = stops.slice(0, 4);
+        body.stop = stops;
     return body;
 }
 
