@@ -266,12 +266,16 @@ static void raise_descriptors(void)
     }
 }
 
-/* A second signal during the shutdown ends the process at once. */
-static void die_at_signals(const sigset_t *signals)
+/* A second signal during the shutdown ends the process at once; SIGHUP has no meaning any more. */
+static void die_at_signals(void)
 {
+    sigset_t enders;
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+    sigemptyset(&enders);
+    sigaddset(&enders, SIGINT);
+    sigaddset(&enders, SIGTERM);
+    pthread_sigmask(SIG_UNBLOCK, &enders, NULL);
 }
 
 static void reload(const command *self, marco_server *server, access_log *log)
@@ -306,16 +310,18 @@ static int serve(const command *self, const struct serve_options *o, marco_serve
     } while (number == SIGHUP);
 
     notify("STOPPING=1");
+    die_at_signals();
     if (!o->quiet)
         fprintf(stderr, "marco serve: shutting down; once more ends it at once\n");
-    die_at_signals(signals);
     size_t cancelled = 0;
     marco_error error = {0};
     marco_status status = marco_server_shutdown(server, &cancelled, &error);
     if (cancelled && !o->quiet)
         fprintf(stderr, "marco serve: %zu request%s had to be cancelled\n", cancelled,
                 cancelled == 1 ? "" : "s");
-    return command_status(self, status, &error);
+    if (status != MARCO_OK) /* it has served well all the same */
+        fprintf(stderr, "marco serve: the prefix cache is not saved: %s\n", error.message);
+    return EXIT_SUCCESS;
 }
 
 static int check(const command *self, const marco_serve_params *params)

@@ -30,7 +30,10 @@ typedef struct marco_serve_params {
     bool open;
     const char *tls_cert, *tls_key; /* PEM files, both or neither */
     const char *cors;               /* the origin whose pages may call, "*" for any; NULL: none */
-    marco_engine_params engine;     /* of every model; `ram`: for all of them together */
+    /* Of every model. For all of them together: `ram`, of which each has a share, or what others
+     * that are in memory leave; kv_bytes and cache_bytes, which are divided by n_models. Requests
+     * on their way in and out come on top. */
+    marco_engine_params engine;
     marco_scheduler_params scheduler;
     const char *session_dir;     /* where the prefix caches survive a restart; NULL: nowhere */
     int32_t grace_seconds;       /* for requests under way at a shutdown */
@@ -66,7 +69,8 @@ MARCO_API const char *marco_server_url(const marco_server *server);
 MARCO_API marco_status marco_server_reload(marco_server *server, marco_error *error);
 
 /* Takes no new requests, waits for those under way for the time of grace, cancels the rest, saves
- * the prefix caches. *cancelled (may be NULL): how many were. */
+ * the prefix caches. *cancelled (may be NULL): how many were. The status is that of the saving: the
+ * server is down in any case. */
 MARCO_API marco_status marco_server_shutdown(marco_server *server, size_t *cancelled,
                                              marco_error *error);
 

@@ -206,3 +206,10 @@ size_t base_utf8_check(const char *s, size_t size)
     }
     return i;
 }
+
+void base_utf8_repair(char *s)
+{
+    size_t size = strlen(s), at = 0;
+    while ((at += base_utf8_check(s + at, size - at)) < size)
+        s[at++] = '?';
+}

@@ -45,4 +45,7 @@ size_t base_utf8_encode(uint32_t cp, char out[4]);
 /* Offset of the first byte that is not part of a well-formed character; size when all is well. */
 size_t base_utf8_check(const char *s, size_t size);
 
+/* Puts a '?' for every byte of a NUL-terminated text that is no part of a well-formed character. */
+void base_utf8_repair(char *s);
+
 #endif

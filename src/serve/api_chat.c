@@ -149,14 +149,6 @@ static bool check_calls(const api_object *message, const json_t *calls)
     return true;
 }
 
-/* `key` belongs to messages of another role. */
-static bool refuse_place(const api_object *message, const char *key, const char *why)
-{
-    char param[120];
-    snprintf(param, sizeof param, "%s%s", message->path, key);
-    return api_refuse(message->refusal, param, "invalid_value", "\"%s\" %s", param, why);
-}
-
 /* The members that only some roles have. */
 static bool check_places(const api_object *message, const char *role)
 {
@@ -166,11 +158,12 @@ static bool check_places(const api_object *message, const char *role)
     if (!api_get_string(message, "name", 64, &text))
         return false;
     if (text && !tool)
-        return refuse_place(message, "name",
-                            "is not supported: the model's chat template has no place for the name "
-                            "of a participant; put it into the content");
+        return api_refuse_member(
+            message, "name",
+            "is not supported: the model's chat template has no place for the name "
+            "of a participant; put it into the content");
     if (calls && !assistant)
-        return refuse_place(message, "tool_calls", "belongs to the assistant's messages");
+        return api_refuse_member(message, "tool_calls", "belongs to the assistant's messages");
     if (calls && !check_calls(message, calls))
         return false;
     text = NULL;
@@ -179,10 +172,11 @@ static bool check_places(const api_object *message, const char *role)
     if (tool && !text)
         return api_wrong_kind(message, "tool_call_id", "a string");
     if (text && !tool)
-        return refuse_place(message, "tool_call_id", "belongs to messages with the role tool");
+        return api_refuse_member(message, "tool_call_id", "belongs to messages with the role tool");
     const json_t *reasoning = api_get(message, "reasoning_content");
     if (reasoning && !assistant)
-        return refuse_place(message, "reasoning_content", "belongs to the assistant's messages");
+        return api_refuse_member(message, "reasoning_content",
+                                 "belongs to the assistant's messages");
     if (reasoning && !json_is_string(reasoning))
         return api_wrong_kind(message, "reasoning_content", "a string");
     return true;
@@ -209,7 +203,8 @@ static bool add_message(const api_object *message, json_t *messages)
         role = "system";
     if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 &&
         strcmp(role, "assistant") != 0 && strcmp(role, "tool") != 0)
-        return refuse_place(message, "role", "must be system, developer, user, assistant or tool");
+        return api_refuse_member(message, "role",
+                                 "must be system, developer, user, assistant or tool");
     json_t *content;
     if (!check_places(message, role) || !api_parse_text(message, "content", text_members, &content))
         return false;
@@ -229,32 +224,39 @@ static bool add_message(const api_object *message, json_t *messages)
 
 /* ---- results of tools ---------------------------------------------------------------------- */
 
-/* Puts the results that begin at messages[start] into the order of the calls before them. */
+/* The place, from `from` on and before `end`, of the result of a call; `end` where there is none.
+ */
+static size_t find_result(const json_t *messages, size_t from, size_t end, const char *id)
+{
+    for (size_t at = from; at < end; at++) {
+        const json_t *message = json_array_get(messages, at);
+        const char *result = json_string_value(json_object_get(message, "tool_call_id"));
+        if (!result)
+            return end;
+        if (strcmp(result, id) == 0)
+            return at;
+    }
+    return end;
+}
+
+/* Puts the results that begin at messages[start] into the order of the calls before them: as many
+ * as there are calls, others are in nobody's way. */
 static bool order_run(json_t *messages, size_t start, const json_t *calls, api_refusal *refusal)
 {
-    for (size_t i = 0; i < json_array_size(calls); i++) {
-        const char *id = json_string_value(json_object_get(json_array_get(calls, i), "id"));
-        size_t at = start + i;
-        for (;; at++) {
-            json_t *message = json_array_get(messages, at);
-            const char *result = json_string_value(json_object_get(message, "tool_call_id"));
-            if (!result) {
-                return api_refuse(refusal, "messages", "invalid_value",
-                                  "messages: the tool call \"%.100s\" has no result: a message for "
-                                  "each call must follow the assistant's",
-                                  id);
-            }
-            if (strcmp(result, id) == 0)
-                break;
-        }
-        if (at == start + i)
-            continue;
+    size_t end = start + json_array_size(calls);
+    for (size_t to = start; to < end; to++) {
+        const json_t *call = json_array_get(calls, to - start);
+        const char *id = json_string_value(json_object_get(call, "id"));
+        size_t at = find_result(messages, to, end, id);
+        if (at == end)
+            return api_refuse(refusal, "messages", "invalid_value",
+                              "messages: the tool call \"%.100s\" has no result: a message for "
+                              "each call must follow the assistant's",
+                              id);
         json_t *message = json_incref(json_array_get(messages, at));
-        bool fine = json_array_remove(messages, at) == 0 &&
-                    json_array_insert(messages, start + i, message) == 0;
-        json_decref(message);
-        if (!fine)
-            return api_refuse_memory(refusal);
+        for (; at > to; at--)
+            json_array_set(messages, at, json_array_get(messages, at - 1));
+        json_array_set_new(messages, to, message);
     }
     return true;
 }
@@ -280,13 +282,24 @@ bool api_order_results(json_t *messages, api_refusal *refusal)
     return true;
 }
 
+bool api_check_messages(const api_object *body)
+{
+    const json_t *list = api_get(body, "messages");
+    size_t n = json_array_size(list);
+    if (!json_is_array(list))
+        return api_wrong_kind(body, "messages", "an array");
+    if (n == 0)
+        return api_refuse(body->refusal, "messages", "invalid_value", "\"messages\" is empty");
+    return n <= API_MAX_MESSAGES ||
+           api_refuse(body->refusal, "messages", "invalid_value",
+                      "\"messages\" has %zu entries: at most %d are allowed", n, API_MAX_MESSAGES);
+}
+
 static bool parse_messages(const api_object *body, api_request *out)
 {
     const json_t *list = api_get(body, "messages");
-    if (!json_is_array(list))
-        return api_wrong_kind(body, "messages", "an array");
-    if (json_array_size(list) == 0)
-        return api_refuse(body->refusal, "messages", "invalid_value", "\"messages\" is empty");
+    if (!api_check_messages(body))
+        return false;
     json_t *messages = json_array();
     bool fine = messages || api_refuse_memory(body->refusal);
     for (size_t i = 0; i < json_array_size(list) && fine; i++) {
@@ -306,6 +319,16 @@ static bool parse_messages(const api_object *body, api_request *out)
 }
 
 /* ---- tools --------------------------------------------------------------------------------- */
+
+bool api_has_tool(const json_t *tools, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        if (strcmp(json_string_value(json_object_get(function, "name")), name) == 0)
+            return true;
+    }
+    return false;
+}
 
 static bool check_tool(const api_object *tool, const json_t *all, size_t index)
 {
@@ -339,30 +362,16 @@ static bool check_tool(const api_object *tool, const json_t *all, size_t index)
     if (!name)
         return api_wrong_kind(&function, "name", "a string");
     if (!api_is_function_name(name))
-        return refuse_place(&function, "name",
-                            "may have letters, digits, _ and - only, at most 64");
+        return api_refuse_member(&function, "name",
+                                 "may have letters, digits, _ and - only, at most 64");
     const json_t *description = api_get(&function, "description");
     if (description && !json_is_string(description))
         return api_wrong_kind(&function, "description", "a string");
     const json_t *parameters = api_get(&function, "parameters");
     if (parameters && !json_is_object(parameters))
         return api_wrong_kind(&function, "parameters", "an object");
-    for (size_t i = 0; i < index; i++) {
-        const json_t *other = json_object_get(json_array_get(all, i), "function");
-        if (strcmp(json_string_value(json_object_get(other, "name")), name) == 0)
-            return refuse_place(&function, "name", "is the name of another tool too");
-    }
-    return true;
-}
-
-static bool has_tool(const json_t *tools, const char *name)
-{
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const json_t *function = json_object_get(json_array_get(tools, i), "function");
-        if (strcmp(json_string_value(json_object_get(function, "name")), name) == 0)
-            return true;
-    }
-    return false;
+    return !api_has_tool(all, index, name) ||
+           api_refuse_member(&function, "name", "is the name of another tool too");
 }
 
 static bool parse_named(const api_object *body, const json_t *tools, api_request *out)
@@ -388,7 +397,7 @@ static bool parse_named(const api_object *body, const json_t *tools, api_request
         return false;
     if (!out->tool_name)
         return api_wrong_kind(&function, "name", "a string");
-    if (!has_tool(tools, out->tool_name))
+    if (!api_has_tool(tools, json_array_size(tools), out->tool_name))
         return api_refuse(body->refusal, "tool_choice", "invalid_value",
                           "\"tool_choice\": there is no tool \"%s\"", out->tool_name);
     out->tool_choice = API_TOOL_NAMED;
@@ -493,9 +502,9 @@ static bool parse_format(const api_object *body, api_request *out)
     else if (strcmp(type, "json_object") == 0)
         out->format = API_FORMAT_OBJECT;
     else if (strcmp(type, "text") != 0)
-        return refuse_place(&format, "type", "must be text, json_object or json_schema");
+        return api_refuse_member(&format, "type", "must be text, json_object or json_schema");
     if (out->format != API_FORMAT_SCHEMA && api_get(&format, "json_schema"))
-        return refuse_place(&format, "json_schema", "belongs to the type json_schema");
+        return api_refuse_member(&format, "json_schema", "belongs to the type json_schema");
     if (out->format != API_FORMAT_TEXT && out->tool_choice != API_TOOL_NONE)
         return api_refuse(body->refusal, "response_format", "unsupported_value",
                           "\"response_format\" and tools that may be called exclude each other: a "

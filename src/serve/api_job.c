@@ -12,6 +12,8 @@
 
 typedef struct job job;
 
+enum { MAX_HELD = 64 << 20 }; /* bytes of an answer that wait to be sent together */
+
 /* What a reply is made with, beside the api_choice that it becomes. */
 typedef struct stream {
     job *job;
@@ -21,6 +23,7 @@ typedef struct stream {
     size_t offset;                 /* characters so far */
     bool bos;                      /* the prompt's first token is not part of its text */
     bool enough;                   /* has made the one call it may */
+    size_t held;                   /* bytes of its choice */
     size_t n_prompt, n_cached;
 } stream;
 
@@ -38,6 +41,7 @@ struct job {
     marco_request **handles; /* [reply.n] */
     atomic_bool gone, submitted;
     pthread_mutex_t lock;
+    size_t held; /* bytes of all choices */
     size_t open; /* replies that have not ended, and one for who submits */
     bool begun;  /* a stream: its head has been sent */
     bool failed; /* `refusal` says why */
@@ -103,6 +107,22 @@ static void fail_memory(job *j)
 {
     api_refusal refusal;
     api_refuse_memory(&refusal);
+    fail(j, &refusal);
+}
+
+/* Counts what a choice holds after it has changed. */
+static void count_held(job *j, stream *s)
+{
+    size_t now = api_choice_bytes(&j->reply.choices[s->index]);
+    j->held += now - s->held;
+    s->held = now;
+    if (j->held <= MAX_HELD || j->failed)
+        return;
+    api_refusal refusal = {0};
+    api_refuse(
+        &refusal, NULL, NULL,
+        "the answer is larger than %d MiB: ask for fewer replies, tokens or scores at once%s",
+        MAX_HELD >> 20, j->request.stream ? "" : ", or for a stream");
     fail(j, &refusal);
 }
 
@@ -275,6 +295,7 @@ static void on_prompt_token(void *user, size_t index, const marco_token_event *e
     pthread_mutex_lock(&s->job->lock);
     if (!s->job->failed)
         add_scores(s, event, index == 0 && s->bos);
+    count_held(s->job, s);
     pthread_mutex_unlock(&s->job->lock);
 }
 
@@ -301,6 +322,7 @@ static void on_token(void *user, const marco_token_event *event)
             fail_memory(j);
         if (j->request.stream)
             write_delta(j, s);
+        count_held(j, s);
     }
     pthread_mutex_unlock(&j->lock);
 }
@@ -440,6 +462,9 @@ static bool begin_choices(job *j)
                                                           .on_finish = on_finish};
         if (!begin_choice(j, s))
             return api_refuse_memory(&j->refusal);
+        count_held(j, s);
+        if (j->failed)
+            return false;
     }
     /* Anthropic's streams begin with the size of the prompt. */
     count_tokens(j);
@@ -456,6 +481,10 @@ static bool submit(job *j)
                                                  j->reply.n, j->handles, &error);
     if (status)
         return api_refuse_status(&j->refusal, status, NULL, &error);
+    /* All of it has been copied, and a reply may take long. */
+    http_drop_body(j->http);
+    api_request_slim(&j->request);
+    api_work_slim(&j->work);
     atomic_store(&j->submitted, true);
     if (atomic_load(&j->gone))
         cancel_all(j);

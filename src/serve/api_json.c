@@ -7,14 +7,6 @@
 #include "base/memory.h"
 #include "format/json.h"
 
-/* What a client sent may have been cut within a character. */
-static void repair(char *text)
-{
-    size_t size = strlen(text), at = 0;
-    while ((at += base_utf8_check(text + at, size - at)) < size)
-        text[at++] = '?';
-}
-
 bool api_refuse(api_refusal *refusal, const char *param, const char *code, const char *format, ...)
 {
     refusal->status = 400;
@@ -24,8 +16,8 @@ bool api_refuse(api_refusal *refusal, const char *param, const char *code, const
     va_start(args, format);
     vsnprintf(refusal->message, sizeof refusal->message, format, args);
     va_end(args);
-    repair(refusal->param);
-    repair(refusal->message);
+    base_utf8_repair(refusal->param); /* what a client sent may have been cut in a character */
+    base_utf8_repair(refusal->message);
     return false;
 }
 
@@ -38,13 +30,20 @@ bool api_refuse_memory(api_refusal *refusal)
 
 /* ---- the whole ----------------------------------------------------------------------------- */
 
-/* Whether brackets outside of strings lie at most API_MAX_DEPTH deep; what else may be wrong with
- * the text is left to the parser. */
-static bool is_shallow(const char *text, size_t size)
+typedef struct shape {
+    size_t depth, values;
+} shape;
+
+/* How deep brackets outside of strings lie, and how much the values will take; stops at more than
+ * is allowed. What else may be wrong with the text is left to the parser. */
+static shape measure(const char *text, size_t size)
 {
+    enum { OBJECT_VALUES = 8 }; /* even an empty one has a table */
+    shape most = {0};
     size_t depth = 0;
     bool quoted = false;
-    for (size_t i = 0; i < size; i++) {
+    for (size_t i = 0; i < size && most.depth <= API_MAX_DEPTH && most.values <= API_MAX_VALUES;
+         i++) {
         char c = text[i];
         if (quoted) {
             if (c == '\\')
@@ -54,13 +53,16 @@ static bool is_shallow(const char *text, size_t size)
         } else if (c == '"') {
             quoted = true;
         } else if (c == '[' || c == '{') {
-            if (++depth > API_MAX_DEPTH)
-                return false;
+            depth++;
+            most.depth = depth > most.depth ? depth : most.depth;
+            most.values += c == '{' ? OBJECT_VALUES : 1;
         } else if ((c == ']' || c == '}') && depth > 0) {
             depth--;
+        } else if (c == ',' || c == ':') {
+            most.values++;
         }
     }
-    return true;
+    return most;
 }
 
 bool api_parse_body(const char *text, size_t size, json_t **out, api_refusal *refusal)
@@ -69,10 +71,16 @@ bool api_parse_body(const char *text, size_t size, json_t **out, api_refusal *re
     if (size == 0)
         return api_refuse(refusal, NULL, NULL,
                           "the request has no body: a JSON object belongs there");
-    if (!is_shallow(text, size))
+    shape found = measure(text, size);
+    if (found.depth > API_MAX_DEPTH)
         return api_refuse(refusal, NULL, NULL,
                           "the request body has arrays and objects more than %d deep in each other",
                           API_MAX_DEPTH);
+    if (found.values > API_MAX_VALUES)
+        return api_refuse(refusal, NULL, NULL,
+                          "the request body has more than %d values (a member of an object counts "
+                          "as two, an object as eight): send several requests",
+                          API_MAX_VALUES);
     marco_error error = {0};
     marco_status status = format_json_text("the request body", text, size, out, &error);
     if (status == MARCO_ERROR_MEMORY)
@@ -162,9 +170,15 @@ static bool check_strings(const api_object *object, const char *key, const json_
     json_t *item;
     if (!json_is_object(value))
         return api_wrong_kind(object, key, "an object");
-    json_object_foreach(
-        (json_t *)value, name,
-        item) if (!json_is_string(item)) return api_wrong_kind(object, key, "an object of strings");
+    if (json_object_size(value) > API_MAX_STRINGS)
+        return api_refuse(object->refusal, key, "invalid_value",
+                          "\"%s\" has %zu members: at most %d are allowed", key,
+                          json_object_size(value), API_MAX_STRINGS);
+    json_object_foreach((json_t *)value, name, item)
+    {
+        if (!json_is_string(item))
+            return api_wrong_kind(object, key, "an object of strings");
+    }
     return true;
 }
 
@@ -255,6 +269,13 @@ bool api_wrong_kind(const api_object *object, const char *key, const char *wante
                           "\"%s\" is missing: %s belongs there", param, wanted);
     return api_refuse(object->refusal, param, "invalid_type", "\"%s\" is %s where %s belongs",
                       param, kind_name(value), wanted);
+}
+
+bool api_refuse_member(const api_object *object, const char *key, const char *why)
+{
+    char param[120];
+    snprintf(param, sizeof param, "%s%s", object->path, key);
+    return api_refuse(object->refusal, param, "invalid_value", "\"%s\" %s", param, why);
 }
 
 bool api_get_int(const api_object *object, const char *key, int64_t low, int64_t high, int64_t *out)

@@ -22,10 +22,15 @@ bool api_refuse(api_refusal *refusal, const char *param, const char *code, const
 /* 503. */
 bool api_refuse_memory(api_refusal *refusal);
 
-/* How deep arrays and objects of a request may lie in each other. */
-enum { API_MAX_DEPTH = 64 };
+enum {
+    API_MAX_DEPTH = 64, /* arrays and objects of a request in each other */
+    /* All of them; in memory some 64 bytes each, which many small ones make far more than the text
+     * is. A member of an object counts as two, an object as eight. */
+    API_MAX_VALUES = 1 << 20,
+    API_MAX_STRINGS = 16, /* members of API_ANY_STRINGS */
+};
 
-/* A body: one JSON object, valid UTF-8, no member twice. *out is a new reference. */
+/* A body: one JSON object, valid UTF-8, no member twice, within these bounds. *out is a new reference. */
 bool api_parse_body(const char *text, size_t size, json_t **out, api_refusal *refusal);
 
 /* A part of a request, and where it stands in it: "" for the whole, else "messages[2].". */
@@ -68,6 +73,9 @@ bool api_get_string(const api_object *object, const char *key, size_t most, cons
 
 /* "is an array" and so on is refused: `wanted` belongs there. Returns false. */
 bool api_wrong_kind(const api_object *object, const char *key, const char *wanted);
+
+/* "messages[2].name" and `why`, which goes on with "is" or the like. Returns false. */
+bool api_refuse_member(const api_object *object, const char *key, const char *why);
 
 /* The JSON text of a value, on one line, to be released with base_free; NULL when out of memory. */
 char *api_dump(const json_t *value);

@@ -59,13 +59,6 @@ static void turn_free(turn *t)
 
 /* ---- blocks -------------------------------------------------------------------------------- */
 
-static bool refuse_block(const api_object *block, const char *key, const char *why)
-{
-    char param[120];
-    snprintf(param, sizeof param, "%s%s", block->path, key);
-    return api_refuse(block->refusal, param, "invalid_value", "\"%s\" %s", param, why);
-}
-
 static bool add_text(const api_object *block, turn *t)
 {
     const json_t *text = api_get(block, "text");
@@ -144,7 +137,7 @@ static bool add_result(const api_object *block, const turn *t, json_t *messages)
     bool is_error = false;
     json_t *content;
     if (t->has_text)
-        return refuse_block(block, "type", "is \"tool_result\": results come before text");
+        return api_refuse_member(block, "type", "is \"tool_result\": results come before text");
     if (!api_check_members(block, result_members) ||
         !api_get_string(block, "tool_use_id", 256, &id) ||
         !api_get_bool(block, "is_error", &is_error))
@@ -186,11 +179,12 @@ static bool add_block(const api_object *block, bool assistant, turn *t, json_t *
         return add_call(block, t);
     if (strcmp(type, "thinking") == 0 && assistant)
         return add_thinking(block, t);
-    return refuse_block(block, "type",
-                        assistant ? "is not supported: blocks of the assistant are text, tool_use "
-                                    "and thinking"
-                                  : "is not supported: blocks of the user are text and "
-                                    "tool_result; the model reads text");
+    return api_refuse_member(block, "type",
+                             assistant
+                                 ? "is not supported: blocks of the assistant are text, tool_use "
+                                   "and thinking"
+                                 : "is not supported: blocks of the user are text and "
+                                   "tool_result; the model reads text");
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */
@@ -226,7 +220,7 @@ static bool add_message(const api_object *message, json_t *messages)
         return false;
     bool assistant = role && strcmp(role, "assistant") == 0;
     if (!assistant && (!role || strcmp(role, "user") != 0))
-        return refuse_block(message, "role", "must be user or assistant");
+        return api_refuse_member(message, "role", "must be user or assistant");
     const json_t *content = api_get(message, "content");
     turn t = {0};
     bool fine = true;
@@ -266,11 +260,7 @@ static bool fill_messages(const api_object *body, json_t *messages)
 {
     const json_t *list = api_get(body, "messages");
     size_t n = json_array_size(list);
-    if (!json_is_array(list))
-        return api_wrong_kind(body, "messages", "an array");
-    if (n == 0)
-        return api_refuse(body->refusal, "messages", "invalid_value", "\"messages\" is empty");
-    if (!parse_system(body, messages))
+    if (!api_check_messages(body) || !parse_system(body, messages))
         return false;
     for (size_t i = 0; i < n; i++) {
         char path[40];
@@ -328,18 +318,16 @@ static bool add_tool(const api_object *tool, json_t *tools)
     if (!name)
         return api_wrong_kind(tool, "name", "a string");
     if (!api_is_function_name(name))
-        return refuse_block(tool, "name", "may have letters, digits, _ and - only, at most 64");
+        return api_refuse_member(tool, "name",
+                                 "may have letters, digits, _ and - only, at most 64");
     const json_t *description = api_get(tool, "description");
     const json_t *schema = api_get(tool, "input_schema");
     if (description && !json_is_string(description))
         return api_wrong_kind(tool, "description", "a string");
     if (!json_is_object(schema))
         return api_wrong_kind(tool, "input_schema", "an object");
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const json_t *other = json_object_get(json_array_get(tools, i), "function");
-        if (strcmp(json_string_value(json_object_get(other, "name")), name) == 0)
-            return refuse_block(tool, "name", "is the name of another tool too");
-    }
+    if (api_has_tool(tools, json_array_size(tools), name))
+        return api_refuse_member(tool, "name", "is the name of another tool too");
     json_t *to = json_pack("{s:s, s:{s:s, s:O*, s:O}}", "type", "function", "function", "name",
                            name, "description", description, "parameters", schema);
     bool fine = to && json_array_append(tools, to) == 0;
@@ -371,7 +359,8 @@ static bool parse_choice(const api_object *body, const json_t *tools, api_reques
     out->parallel = !single;
     bool any = type && strcmp(type, "any") == 0, named = type && strcmp(type, "tool") == 0;
     if (named != (out->tool_name != NULL))
-        return refuse_block(&choice, "name", "belongs to the type \"tool\", which must have it");
+        return api_refuse_member(&choice, "name",
+                                 "belongs to the type \"tool\", which must have it");
     if ((any || named) && out->tool_choice == API_TOOL_NONE)
         return api_refuse(body->refusal, "tool_choice", "invalid_value",
                           "\"tool_choice\" asks for a call and there are no \"tools\"");
@@ -382,15 +371,9 @@ static bool parse_choice(const api_object *body, const json_t *tools, api_reques
     else if (type && strcmp(type, "none") == 0)
         out->tool_choice = API_TOOL_NONE;
     else if (!type || strcmp(type, "auto") != 0)
-        return refuse_block(&choice, "type", "must be auto, any, tool or none");
-    if (!named)
-        return true;
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const json_t *function = json_object_get(json_array_get(tools, i), "function");
-        if (strcmp(json_string_value(json_object_get(function, "name")), out->tool_name) == 0)
-            return true;
-    }
-    return refuse_block(&choice, "name", "is the name of no tool");
+        return api_refuse_member(&choice, "type", "must be auto, any, tool or none");
+    return !named || api_has_tool(tools, json_array_size(tools), out->tool_name) ||
+           api_refuse_member(&choice, "name", "is the name of no tool");
 }
 
 static bool parse_tools(const api_object *body, api_request *out)
@@ -442,9 +425,9 @@ static bool parse_thinking(const api_object *body, api_request *out)
     if (type && strcmp(type, "adaptive") == 0)
         out->enable_thinking = 1;
     else if (!type || strcmp(type, "disabled") != 0)
-        return refuse_block(&thinking, "type",
-                            "must be disabled or adaptive: a model cannot be told how long to "
-                            "reason");
+        return api_refuse_member(&thinking, "type",
+                                 "must be disabled or adaptive: a model cannot be told how long to "
+                                 "reason");
     return true;
 }
 

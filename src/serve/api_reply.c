@@ -28,6 +28,15 @@ void api_choice_clear(api_choice *choice)
     free_calls(choice);
 }
 
+size_t api_choice_bytes(const api_choice *choice)
+{
+    size_t bytes = choice->text.size + choice->reasoning.size + choice->tokens.size +
+                   choice->values.size + choice->tops.size + choice->offsets.size;
+    for (size_t i = 0; i < choice->n_calls; i++)
+        bytes += sizeof *choice->calls + strlen(choice->calls[i].arguments);
+    return bytes;
+}
+
 void api_choice_free(api_choice *choice)
 {
     free_calls(choice);
@@ -216,6 +225,17 @@ void api_choice_add_scores(api_choice *choice, api_form form, const marco_tokeni
         add_legacy_scores(choice, tokenizer, event, offset);
     else
         add_chat_scores(choice, tokenizer, event);
+}
+
+void api_add_string(base_text *out, const char *text)
+{
+    format_json_escape(out, text, strlen(text));
+}
+
+void api_add_text(base_text *out, const base_text *text)
+{
+    format_json_escape(out, text->data ? text->data : "", text->size);
+    out->failed = out->failed || text->failed;
 }
 
 /* ---- by API -------------------------------------------------------------------------------- */

@@ -49,6 +49,7 @@ typedef struct api_reply {
 
 void api_choice_clear(api_choice *choice); /* but the finish, and how many calls were seen */
 void api_choice_free(api_choice *choice);
+size_t api_choice_bytes(const api_choice *choice); /* that it holds */
 
 /* False when out of memory. */
 bool api_choice_add_call(api_choice *choice, api_form form, const char *name, const char *arguments,
@@ -78,6 +79,10 @@ void api_write_end(const api_reply *reply, base_text *out);
 void api_write_error(api_form form, int status, const char *message, base_text *out);
 /* So much of the prompt has been read: keeps the client waiting. */
 void api_write_progress(api_form form, size_t done, size_t total, base_text *out);
+
+/* As JSON strings. */
+void api_add_string(base_text *out, const char *text);
+void api_add_text(base_text *out, const base_text *text);
 
 /* ---- by API (api_reply_openai.c, api_reply_anthropic.c) ------------------------------------ */
 

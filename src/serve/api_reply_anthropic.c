@@ -1,19 +1,7 @@
 /* Replies as Anthropic's API has them. */
 #include <string.h>
 
-#include "format/json.h"
 #include "serve/api_reply.h"
-
-static void add_string(base_text *out, const char *text)
-{
-    format_json_escape(out, text, strlen(text));
-}
-
-static void add_text(base_text *out, const base_text *text)
-{
-    format_json_escape(out, text->data ? text->data : "", text->size);
-    out->failed = out->failed || text->failed;
-}
 
 static const char *finish_name(api_finish finish)
 {
@@ -45,7 +33,7 @@ static void add_stop(const api_choice *choice, base_text *out)
 {
     base_text_printf(out, "\"stop_reason\":%s,\"stop_sequence\":", finish_name(choice->finish));
     if (choice->stop)
-        add_string(out, choice->stop);
+        api_add_string(out, choice->stop);
     else
         base_text_add(out, "null");
 }
@@ -53,9 +41,9 @@ static void add_stop(const api_choice *choice, base_text *out)
 static void add_head(const api_reply *reply, base_text *out)
 {
     base_text_add(out, "{\"id\":");
-    add_string(out, reply->id);
+    api_add_string(out, reply->id);
     base_text_add(out, ",\"type\":\"message\",\"role\":\"assistant\",\"model\":");
-    add_string(out, reply->model);
+    api_add_string(out, reply->model);
     base_text_add(out, ",\"content\":[");
 }
 
@@ -66,22 +54,22 @@ void api_anthropic_whole(const api_reply *reply, base_text *out)
     add_head(reply, out);
     if (choice->reasoning.size) {
         base_text_add(out, "{\"type\":\"thinking\",\"thinking\":");
-        add_text(out, &choice->reasoning);
+        api_add_text(out, &choice->reasoning);
         base_text_add(out, ",\"signature\":\"\"}");
         comma = ",";
     }
     if (choice->text.size || (!*comma && !choice->n_calls)) {
         base_text_printf(out, "%s{\"type\":\"text\",\"text\":", comma);
-        add_text(out, &choice->text);
+        api_add_text(out, &choice->text);
         base_text_add_char(out, '}');
         comma = ",";
     }
     for (size_t i = 0; i < choice->n_calls; i++) {
         const api_call *call = &choice->calls[i];
         base_text_printf(out, "%s{\"type\":\"tool_use\",\"id\":", comma);
-        add_string(out, call->id);
+        api_add_string(out, call->id);
         base_text_add(out, ",\"name\":");
-        add_string(out, call->name);
+        api_add_string(out, call->name);
         base_text_printf(out, ",\"input\":%s}", call->arguments);
         comma = ",";
     }
@@ -131,7 +119,7 @@ static void add_piece(api_reply *reply, const char *type, const base_text *text,
                      "data: {\"type\":\"content_block_delta\",\"index\":%zu,"
                      "\"delta\":{\"type\":\"%s_delta\",\"%s\":",
                      reply->blocks - 1, type, type);
-    add_text(out, text);
+    api_add_text(out, text);
     base_text_add(out, "}}\n\n");
 }
 
@@ -143,16 +131,16 @@ static void add_call(api_reply *reply, const api_call *call, base_text *out)
                      "data: {\"type\":\"content_block_start\",\"index\":%zu,"
                      "\"content_block\":{\"type\":\"tool_use\",\"id\":",
                      reply->blocks++);
-    add_string(out, call->id);
+    api_add_string(out, call->id);
     base_text_add(out, ",\"name\":");
-    add_string(out, call->name);
+    api_add_string(out, call->name);
     base_text_printf(out,
                      ",\"input\":{}}}\n\n"
                      "event: content_block_delta\n"
                      "data: {\"type\":\"content_block_delta\",\"index\":%zu,"
                      "\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":",
                      reply->blocks - 1);
-    add_string(out, call->arguments);
+    api_add_string(out, call->arguments);
     base_text_add(out, "}}\n\n");
     reply->block = "tool_use";
     close_block(reply, out);

@@ -1,19 +1,5 @@
 /* Replies as the OpenAI API has them. */
-#include <string.h>
-
-#include "format/json.h"
 #include "serve/api_reply.h"
-
-static void add_string(base_text *out, const char *text)
-{
-    format_json_escape(out, text, strlen(text));
-}
-
-static void add_text(base_text *out, const base_text *text)
-{
-    format_json_escape(out, text->data ? text->data : "", text->size);
-    out->failed = out->failed || text->failed;
-}
 
 static void add_raw(base_text *out, const base_text *text)
 {
@@ -26,13 +12,13 @@ static void add_raw(base_text *out, const base_text *text)
 static void add_head(const api_reply *reply, bool chunk, base_text *out)
 {
     base_text_add(out, "{\"id\":");
-    add_string(out, reply->id);
+    api_add_string(out, reply->id);
     base_text_printf(out, ",\"object\":\"%s\",\"created\":%lld,\"model\":",
                      reply->form == API_COMPLETION ? "text_completion"
                      : chunk                       ? "chat.completion.chunk"
                                                    : "chat.completion",
                      (long long)reply->created);
-    add_string(out, reply->model);
+    api_add_string(out, reply->model);
     base_text_printf(out, ",\"system_fingerprint\":\"marco_%s_%s\",\"choices\":[", marco_version(),
                      marco_cpu_level());
 }
@@ -71,11 +57,11 @@ static void add_calls(const api_choice *choice, bool chunk, base_text *out)
         if (chunk)
             base_text_printf(out, "\"index\":%zu,", call->index);
         base_text_add(out, "\"id\":");
-        add_string(out, call->id);
+        api_add_string(out, call->id);
         base_text_add(out, ",\"type\":\"function\",\"function\":{\"name\":");
-        add_string(out, call->name);
+        api_add_string(out, call->name);
         base_text_add(out, ",\"arguments\":");
-        add_string(out, call->arguments);
+        api_add_string(out, call->arguments);
         base_text_add(out, "}}");
     }
     base_text_add_char(out, ']');
@@ -108,13 +94,13 @@ static void add_message(const api_choice *choice, base_text *out)
 {
     base_text_add(out, "\"message\":{\"role\":\"assistant\",\"content\":");
     if (choice->text.size || !choice->n_calls)
-        add_text(out, &choice->text);
+        api_add_text(out, &choice->text);
     else
         base_text_add(out, "null");
     base_text_add(out, ",\"refusal\":null");
     if (choice->reasoning.size) {
         base_text_add(out, ",\"reasoning_content\":");
-        add_text(out, &choice->reasoning);
+        api_add_text(out, &choice->reasoning);
     }
     if (choice->n_calls)
         add_calls(choice, false, out);
@@ -131,7 +117,7 @@ void api_openai_whole(const api_reply *reply, base_text *out)
             add_message(choice, out);
         } else {
             base_text_add(out, "\"text\":");
-            add_text(out, &choice->text);
+            api_add_text(out, &choice->text);
         }
         add_tail(reply, choice, out);
         base_text_printf(out, ",\"finish_reason\":%s}", finish_name(choice->finish));
@@ -175,12 +161,12 @@ void api_openai_delta(const api_reply *reply, size_t index, base_text *out)
         base_text_add(out, "\"delta\":{");
         if (choice->reasoning.size) {
             base_text_add(out, "\"reasoning_content\":");
-            add_text(out, &choice->reasoning);
+            api_add_text(out, &choice->reasoning);
             comma = ",";
         }
         if (choice->text.size || (!choice->n_calls && !choice->reasoning.size)) {
             base_text_printf(out, "%s\"content\":", comma);
-            add_text(out, &choice->text);
+            api_add_text(out, &choice->text);
             comma = ",";
         }
         if (choice->n_calls) {
@@ -191,7 +177,7 @@ void api_openai_delta(const api_reply *reply, size_t index, base_text *out)
         base_text_add_char(out, '}');
     } else {
         base_text_add(out, "\"text\":");
-        add_text(out, &choice->text);
+        api_add_text(out, &choice->text);
     }
     add_tail(reply, choice, out);
     end_chunk(reply, API_UNFINISHED, out);

@@ -276,7 +276,7 @@ bool api_request_parse(api_form form, const char *body, size_t size, api_request
     return api_parse_messages(&object, out);
 }
 
-void api_request_free(api_request *request)
+void api_request_slim(api_request *request)
 {
     for (size_t i = 0; i < request->n_prompts; i++)
         base_free(request->prompts[i].ids);
@@ -286,5 +286,16 @@ void api_request_free(api_request *request)
     base_free(request->schema);
     base_free(request->bias);
     json_decref(request->body);
+    request->prompts = NULL;
+    request->messages = request->tools = request->schema = NULL;
+    request->bias = NULL;
+    request->body = NULL;
+    request->model = request->tool_name = NULL;
+    request->n_prompts = request->n_stop = request->n_bias = 0;
+}
+
+void api_request_free(api_request *request)
+{
+    api_request_slim(request);
     *request = (api_request){0};
 }

@@ -29,10 +29,12 @@ enum {
     API_MAX_STOP = 16,
     API_MAX_STOP_BYTES = 256,
     API_MAX_TOP = 20,
+    API_MAX_MESSAGES = 1 << 14,
     API_MAX_TOOLS = 128,
     API_MAX_BIAS = 1024,
     API_MAX_PROMPTS = 2048,
     API_MAX_CHOICES = 4096, /* prompts times n */
+    API_MAX_SCORES = 2 << 20, /* of the tokens of prompts, the likeliest at their places included */
 };
 
 /* Text, or ids where text is NULL. */
@@ -79,6 +81,9 @@ bool api_request_parse(api_form form, const char *body, size_t size, api_request
                        api_refusal *refusal);
 void api_request_free(api_request *request);
 
+/* Releases what was sent, for the time of the reply: only what is no text stays (n, stream, ...). */
+void api_request_slim(api_request *request);
+
 /* The sampling asked for, over the model's own; the biases stay the request's. */
 marco_sampling api_request_sampling(const api_request *request, marco_sampling model);
 
@@ -101,6 +106,12 @@ bool api_is_function_name(const char *name);
  * string in *out; `members` are those of a part. An absent one is NULL and no error. */
 bool api_parse_text(const api_object *object, const char *key, const api_member *members,
                     json_t **out);
+
+/* "messages" is an array, neither empty nor too long. */
+bool api_check_messages(const api_object *body);
+
+/* Whether one of the first n definitions, in OpenAI's form, has that name. */
+bool api_has_tool(const json_t *tools, size_t n, const char *name);
 
 /* Results of tools stand after the turn that called them, one for each call; the template has no
  * ids, so they are put in the order of the calls. `messages` is a list that was checked otherwise.

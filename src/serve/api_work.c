@@ -205,22 +205,47 @@ static bool fill_params(const api_request *request, const serve_model *model, ap
     return true;
 }
 
+/* Scores of prompts are some 25 bytes each, all held until the answer goes out. */
+static bool check_scores(const api_request *request, const api_work *work, api_refusal *refusal)
+{
+    size_t tokens = 0, each = (size_t)request->n_top + 1;
+    if (!request->logprobs || !request->echo)
+        return true;
+    for (size_t p = 0; p < work->n_prompts; p++)
+        tokens += work->prompts[p].n;
+    size_t most = API_MAX_SCORES / each / (size_t)request->n;
+    return tokens <= most ||
+           api_refuse(refusal, "logprobs", "invalid_value",
+                      "the scores of %zu prompt tokens are asked for, %zu each and %d times: at "
+                      "most %d in all are allowed; send fewer prompts at once",
+                      tokens, each, request->n, API_MAX_SCORES);
+}
+
 bool api_work_prepare(const api_request *request, const serve_model *model, api_work *out,
                       api_refusal *refusal)
 {
     const marco_tokenizer *tokenizer = marco_engine_tokenizer(model->engine);
     *out = (api_work){.grammars = model->grammars};
     if (!api_encode(request, tokenizer, &out->prompts, &out->n_prompts, refusal) ||
-        !check_prompts(request, model, out, refusal) || !get_grammar(request, out, refusal))
+        !check_prompts(request, model, out, refusal) || !check_scores(request, out, refusal) ||
+        !get_grammar(request, out, refusal))
         return false;
     out->reasoning = find_reasoning(request, tokenizer, out);
     return fill_params(request, model, out, refusal);
 }
 
-void api_work_free(api_work *work)
+void api_work_slim(api_work *work)
 {
     api_ids_free(work->prompts, work->n_prompts);
     base_free(work->params);
+    work->prompts = NULL;
+    work->params = NULL;
+    work->n_prompts = 0;
+}
+
+void api_work_free(api_work *work)
+{
+    api_work_slim(work);
     serve_grammars_release(work->grammars, work->grammar);
     *work = (api_work){0};
 }

@@ -31,6 +31,9 @@ bool api_work_prepare(const api_request *request, const serve_model *model, api_
                       api_refusal *refusal);
 void api_work_free(api_work *work);
 
+/* Releases what the scheduler has taken a copy of. */
+void api_work_slim(api_work *work);
+
 /* The ids of the request's prompts, or of its chat; *out is [*n], to be freed with api_ids_free. */
 bool api_encode(const api_request *request, const marco_tokenizer *tokenizer, api_ids **out,
                 size_t *n, api_refusal *refusal);

@@ -59,6 +59,8 @@ const char *http_path(const http_request *request);   /* "/v1/models", decoded, 
 const char *http_header(const http_request *request, const char *name);
 /* The body; NUL-terminated beyond *size bytes. */
 const char *http_body(const http_request *request, size_t *size);
+/* Releases the body, which nobody reads any more. Before the answer is whole. */
+void http_drop_body(http_request *request);
 const char *http_peer(const http_request *request); /* "192.0.2.7" */
 uint64_t http_id(const http_request *request);      /* numbers requests from 1 */
 double http_age(const http_request *request);       /* seconds since its first byte */

@@ -60,6 +60,14 @@ const char *http_body(const http_request *request, size_t *size)
     return request->body ? request->body : "";
 }
 
+void http_drop_body(http_request *request)
+{
+    atomic_fetch_sub(&request->server->bodies, request->body_capacity);
+    base_free(request->body);
+    request->body = NULL;
+    request->body_size = request->body_capacity = 0;
+}
+
 const char *http_peer(const http_request *request)
 {
     return request->peer;

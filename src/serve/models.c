@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/available.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -11,8 +12,11 @@
 #include "serve/http_internal.h"
 #include "serve/server_internal.h"
 
+enum { DEFAULT_QUEUE = 64 }; /* the scheduler's */
+
 typedef struct waiter {
     struct waiter *next;
+    uint64_t number; /* in the order of their coming */
     serve_ready_fn ready;
     void *user;
 } waiter;
@@ -25,8 +29,12 @@ typedef struct entry {
     int32_t context; /* tokens of a prompt with its reply */
     entry_state state;
     size_t holders;
-    double used;              /* when it was last let go */
-    waiter *waiters;          /* the last first */
+    double used;     /* when it was last let go */
+    waiter *waiters; /* the first first */
+    size_t n_waiters;
+    uint64_t size;     /* bytes of its weights */
+    uint64_t share;    /* of `ram`, its own while there is no reason for another; 0: no `ram` */
+    uint64_t promised; /* that it may take, while it is in memory; of the loader alone */
     serve_model_stats totals; /* of its earlier times in memory */
 } entry;
 
@@ -36,6 +44,8 @@ struct serve_models {
     entry *entries;
     size_t n;
     char **names;
+    uint64_t ram; /* what models may take of `ram`: without what the process held before */
+    uint64_t last_waiter;
     pthread_mutex_t lock;
     pthread_cond_t changed; /* something to do, or a model was let go */
     pthread_t loader;
@@ -123,6 +133,12 @@ static char *session_path(const serve_models *models, const entry *e)
     return base_text_take(&path, &size);
 }
 
+/* The models share the prefix cache's bound in equal parts. */
+static uint64_t cache_bytes(const serve_models *models)
+{
+    return models->server->params.scheduler.cache_bytes / models->n;
+}
+
 static void load_session(serve_models *models, entry *e)
 {
     marco_error error = {0};
@@ -132,14 +148,24 @@ static void load_session(serve_models *models, entry *e)
     base_free(path);
 }
 
-static void save_session(serve_models *models, entry *e)
+static marco_status save_session(serve_models *models, entry *e, marco_error *error)
 {
-    marco_error error = {0};
+    marco_error local = {0};
+    marco_status status = MARCO_OK;
+    if (!models->server->params.session_dir)
+        return MARCO_OK;
     char *path = session_path(models, e);
-    if (path && marco_scheduler_save(e->model.scheduler, path,
-                                     models->server->params.scheduler.cache_bytes, &error))
-        serve_log_event(models->server, "session_lost", e->model.name, -1, error.message);
+    if (path)
+        status = marco_scheduler_save(e->model.scheduler, path, cache_bytes(models), &local);
+    else
+        status = base_fail_memory(&local, 64, "a session's path");
     base_free(path);
+    if (status) {
+        serve_log_event(models->server, "session_lost", e->model.name, -1, local.message);
+        if (error)
+            *error = local;
+    }
+    return status;
 }
 
 /* ---- loading and unloading: the loader's thread, without the lock ---------------------------- */
@@ -152,12 +178,13 @@ static int on_progress(void *user, const char *what, uint64_t done, uint64_t tot
     return models->progress.fn ? models->progress.fn(models->progress.user, what, done, total) : 0;
 }
 
-static void unload(serve_models *models, entry *e)
+/* The status is that of what is to be saved. */
+static marco_status unload(serve_models *models, entry *e, marco_error *error)
 {
     double begin = base_now();
     marco_scheduler_stats stats = {0};
     marco_scheduler_stats_get(e->model.scheduler, &stats);
-    save_session(models, e);
+    marco_status status = save_session(models, e, error);
     marco_scheduler_close(e->model.scheduler);
     serve_grammars_free(e->model.grammars);
     marco_engine_close(e->model.engine);
@@ -170,9 +197,11 @@ static void unload(serve_models *models, entry *e)
     e->model.scheduler = NULL;
     e->model.grammars = NULL;
     e->model.engine = NULL;
+    e->promised = 0;
     e->state = UNLOADED;
     pthread_mutex_unlock(&models->lock);
     serve_log_event(models->server, "unloaded", e->model.name, base_now() - begin, NULL);
+    return status;
 }
 
 /* Unloads the idle model that was let go first. False: there is none. */
@@ -189,7 +218,7 @@ static bool make_room(serve_models *models)
         oldest->state = UNLOADING;
     pthread_mutex_unlock(&models->lock);
     if (oldest)
-        unload(models, oldest);
+        unload(models, oldest, NULL);
     return oldest != NULL;
 }
 
@@ -203,15 +232,23 @@ static bool others_in_use(serve_models *models)
     return any;
 }
 
-static marco_status open_once(serve_models *models, entry *e, marco_error *error)
+/* Opens the model with `ram` bytes for the whole process, 0: as much as there is. */
+static marco_status open_with(serve_models *models, entry *e, uint64_t ram, marco_error *error)
 {
     const marco_serve_params *params = &models->server->params;
     marco_engine_params engine = params->engine;
+    marco_scheduler_params scheduler = params->scheduler;
     engine.progress = (marco_progress){.fn = on_progress, .user = models};
+    engine.ram = ram;
     marco_status status = marco_engine_open(e->path, &engine, &e->model.engine, error);
-    if (!status)
-        status =
-            marco_scheduler_create(e->model.engine, &params->scheduler, &e->model.scheduler, error);
+    if (!status) {
+        /* What a scheduler that is alone would take, for as many as there may be. */
+        if (scheduler.kv_bytes == 0)
+            scheduler.kv_bytes = base_memory_available() / 4 * 3;
+        scheduler.kv_bytes = scheduler.kv_bytes / models->n + (scheduler.kv_bytes % models->n > 0);
+        scheduler.cache_bytes = cache_bytes(models);
+        status = marco_scheduler_create(e->model.engine, &scheduler, &e->model.scheduler, error);
+    }
     if (!status)
         status = serve_grammars_create(&e->model.grammars, error);
     if (status) {
@@ -220,6 +257,43 @@ static marco_status open_once(serve_models *models, entry *e, marco_error *error
         e->model.scheduler = NULL;
         e->model.engine = NULL;
     }
+    return status;
+}
+
+/* What others that are in memory leave of what all may take. */
+static uint64_t left_over(const serve_models *models, const entry *e)
+{
+    uint64_t taken = 0;
+    for (size_t i = 0; i < models->n; i++)
+        taken += &models->entries[i] != e ? models->entries[i].promised : 0;
+    return models->ram - taken;
+}
+
+/* Gives the model its share of `ram`, or all that others have left where that is not enough. An
+ * engine counts what the process holds as gone: so what others were promised, and do not hold yet,
+ * is kept from it. */
+static marco_status open_once(serve_models *models, entry *e, marco_error *error)
+{
+    uint64_t ram = models->server->params.engine.ram, all = models->ram;
+    if (ram == 0)
+        return open_with(models, e, 0, error);
+    uint64_t left = left_over(models, e), given = e->share < left ? e->share : left;
+    marco_status status;
+    for (;;) {
+        uint64_t held = base_memory_resident();
+        e->promised = given;
+        status =
+            open_with(models, e, given == all || held > ram - given ? ram : held + given, error);
+        if ((status != MARCO_ERROR_ARGUMENT && status != MARCO_ERROR_MEMORY) || given == left)
+            break;
+        given = left;
+    }
+    if (status)
+        e->promised = 0;
+    if (status == MARCO_ERROR_ARGUMENT && left < all) /* too little, says the engine */
+        status =
+            base_fail(error, MARCO_ERROR_MEMORY,
+                      "the model '%s' does not fit into what others leave of --ram", e->model.name);
     return status;
 }
 
@@ -251,6 +325,7 @@ static void serve_waiters(serve_models *models, entry *e, marco_status status,
 {
     waiter *list = e->waiters;
     e->waiters = NULL;
+    e->n_waiters = 0;
     for (waiter *w = list; w && !status; w = w->next)
         e->holders++;
     pthread_mutex_unlock(&models->lock);
@@ -263,13 +338,16 @@ static void serve_waiters(serve_models *models, entry *e, marco_status status,
     pthread_mutex_lock(&models->lock);
 }
 
+/* The model that somebody has waited for the longest. */
 static entry *find_wanted(serve_models *models)
 {
+    entry *found = NULL;
     for (size_t i = 0; i < models->n; i++) {
-        if (models->entries[i].waiters)
-            return &models->entries[i];
+        entry *e = &models->entries[i];
+        if (e->waiters && (!found || e->waiters->number < found->waiters->number))
+            found = e;
     }
-    return NULL;
+    return found;
 }
 
 /* A model that has been idle for too long; *wait: seconds until there is one. */
@@ -318,7 +396,7 @@ static void *run_loader(void *user)
         } else if ((e = find_idle(models, &wait)) != NULL) {
             e->state = UNLOADING;
             pthread_mutex_unlock(&models->lock);
-            unload(models, e);
+            unload(models, e, NULL);
             pthread_mutex_lock(&models->lock);
         } else {
             wait_for(models, wait);
@@ -330,6 +408,31 @@ static void *run_loader(void *user)
         serve_waiters(models, e, MARCO_ERROR_CANCELLED, &error);
     pthread_mutex_unlock(&models->lock);
     return NULL;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Divides `ram` among the models: equally, but to a small one no more than it can use while a
+ * larger one lacks it. What all have enough of is divided equally again. */
+static void share_ram(serve_models *models)
+{
+    enum { CONTEXTS = 256 << 20 }; /* beside its weights, and as much again for what they compute */
+    uint64_t ram = models->server->params.engine.ram, held = base_memory_resident();
+    models->ram = ram > held ? ram - held : 0;
+    uint64_t left = models->ram;
+    for (size_t rest = models->n; rest > 0; rest--) {
+        entry *least = NULL;
+        for (size_t i = 0; i < models->n; i++) {
+            entry *e = &models->entries[i];
+            if (e->share == 0 && (!least || e->size < least->size))
+                least = e;
+        }
+        uint64_t equal = left / rest, wanted = 2 * least->size + CONTEXTS;
+        least->share = equal < wanted ? equal : wanted;
+        left -= least->share;
+    }
+    for (size_t i = 0; i < models->n; i++)
+        models->entries[i].share += left / models->n;
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -361,8 +464,11 @@ static marco_status fill(serve_models *models, marco_error *error)
             return status;
         int32_t n_ctx = params->scheduler.n_ctx;
         e->context = n_ctx ? n_ctx : source->config.n_ctx_train;
+        for (size_t t = 0; t < source->n_tensors; t++)
+            e->size += model_tensor_bytes(&source->tensors[t]);
         model_source_close(source);
     }
+    share_ram(models);
     return MARCO_OK;
 }
 
@@ -397,7 +503,7 @@ marco_status serve_models_create(marco_server *server, serve_models **out, marco
         models->started = code == 0;
     }
     if (status) {
-        serve_models_close(models);
+        serve_models_close(models, NULL);
         return status;
     }
     *out = models;
@@ -412,10 +518,11 @@ void serve_models_stop(serve_models *models)
     pthread_mutex_unlock(&models->lock);
 }
 
-void serve_models_close(serve_models *models)
+marco_status serve_models_close(serve_models *models, marco_error *error)
 {
+    marco_status status = MARCO_OK;
     if (!models)
-        return;
+        return MARCO_OK;
     serve_models_stop(models);
     if (models->started)
         pthread_join(models->loader, NULL);
@@ -425,8 +532,10 @@ void serve_models_close(serve_models *models)
         while (e->holders > 0)
             pthread_cond_wait(&models->changed, &models->lock);
         pthread_mutex_unlock(&models->lock);
-        if (e->model.engine)
-            unload(models, e);
+        if (e->model.engine) {
+            marco_status saved = unload(models, e, status ? NULL : error);
+            status = status ? status : saved;
+        }
         base_free(e->path);
     }
     base_free(models->entries);
@@ -434,6 +543,30 @@ void serve_models_close(serve_models *models)
     pthread_cond_destroy(&models->changed);
     pthread_mutex_destroy(&models->lock);
     base_free(models);
+    return status;
+}
+
+/* At the end of those who wait for the model, who are no more than those who could wait for it if
+ * it were there. The lock is the caller's. */
+static marco_status add_waiter(serve_models *models, entry *e, serve_ready_fn ready, void *user,
+                               marco_error *error)
+{
+    int32_t queue = models->server->params.scheduler.queue;
+    if (e->n_waiters >= (size_t)(queue > 0 ? queue : DEFAULT_QUEUE))
+        return base_fail(error, MARCO_ERROR_BUSY,
+                         "%zu requests wait already for the model '%s' to be loaded; try again "
+                         "later",
+                         e->n_waiters, e->model.name);
+    waiter *w = base_alloc(sizeof *w), **end = &e->waiters;
+    if (!w)
+        return base_fail_memory(error, sizeof *w, "a request");
+    *w = (waiter){.number = ++models->last_waiter, .ready = ready, .user = user};
+    while (*end)
+        end = &(*end)->next;
+    *end = w;
+    e->n_waiters++;
+    pthread_cond_broadcast(&models->changed);
+    return MARCO_OK;
 }
 
 void serve_models_acquire(serve_models *models, const char *name, serve_ready_fn ready, void *user)
@@ -458,14 +591,7 @@ void serve_models_acquire(serve_models *models, const char *name, serve_ready_fn
     } else if (at_once) {
         found->holders++;
     } else {
-        waiter *w = base_alloc(sizeof *w);
-        if (w) {
-            *w = (waiter){.next = found->waiters, .ready = ready, .user = user};
-            found->waiters = w;
-            pthread_cond_broadcast(&models->changed);
-        } else {
-            status = base_fail_memory(&error, sizeof *w, "a request");
-        }
+        status = add_waiter(models, found, ready, user, &error);
     }
     pthread_mutex_unlock(&models->lock);
     if (at_once || status)

@@ -60,14 +60,6 @@ static void add_field(base_text *out, const char *name, const char *value)
         base_text_add(out, "null");
 }
 
-/* Error messages repeat what the client sent, which may be anything: makes it UTF-8. */
-static void repair(char *message)
-{
-    size_t size = strlen(message), at = 0;
-    while ((at += base_utf8_check(message + at, size - at)) < size)
-        message[at++] = '?';
-}
-
 void serve_refuse(http_request *request, int status, const char *param, const char *code,
                   const char *format, ...)
 {
@@ -77,7 +69,7 @@ void serve_refuse(http_request *request, int status, const char *param, const ch
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    repair(message);
+    base_utf8_repair(message); /* it repeats what the client sent, which may be anything */
 
     refusal_kind kind = kind_of(status);
     base_text body = {0};

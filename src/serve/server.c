@@ -646,7 +646,6 @@ static size_t wait_open(marco_server *server, double seconds)
 
 marco_status marco_server_shutdown(marco_server *server, size_t *cancelled, marco_error *error)
 {
-    (void)error;
     size_t left = 0;
     atomic_store(&server->stopping, true);
     if (server->http) {
@@ -656,11 +655,11 @@ marco_status marco_server_shutdown(marco_server *server, size_t *cancelled, marc
         http_server_close(server->http);
         server->http = NULL;
     }
-    serve_models_close(server->models);
+    marco_status status = serve_models_close(server->models, error);
     server->models = NULL;
     if (cancelled)
         *cancelled = left;
-    return MARCO_OK;
+    return status;
 }
 
 void marco_server_close(marco_server *server)

@@ -68,8 +68,9 @@ char *serve_metrics_text(marco_server *server, size_t *size);
 marco_status serve_models_create(marco_server *server, serve_models **out, marco_error *error);
 /* From now on none is loaded; those who wait for one are told so. */
 void serve_models_stop(serve_models *models);
-/* Waits until nobody holds a model, saves what there is to be saved. NULL is allowed. */
-void serve_models_close(serve_models *models);
+/* Waits until nobody holds a model, saves what there is to be saved; the status is that of the
+ * first that could not be. NULL is allowed. */
+marco_status serve_models_close(serve_models *models, marco_error *error);
 
 typedef struct serve_model_stats {
     const char *name;

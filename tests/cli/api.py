@@ -215,6 +215,12 @@ check("a long body that is wrong", ask("POST", "/v1/completions", {"prompt": "7"
 # ---- clients that leave --------------------------------------------------------------------------
 
 
+# Scores that would come to hundreds of megabytes.
+status, answer = ask("POST", "/v1/completions", {
+    "prompt": [[97] * 4000, [98] * 4000], "n": 16, "max_tokens": 0, "echo": True, "logprobs": 20})
+check("too many scores", status == 400 and "send fewer prompts" in answer["error"]["message"], answer)
+
+
 def leave(stream):
     """Asks for more than anybody would wait for, and hangs up."""
     body = json.dumps({**CHAT, "max_tokens": 3500, "n": 2, "stream": stream}).encode()

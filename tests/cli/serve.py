@@ -295,13 +295,27 @@ def limits():
     check("exit status", server.stop() == 0)
 
 
+def half_request(server):
+    """A request of which the server has read the head, and half of the body may be on its way."""
+    half = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    head = ["POST /tokenize HTTP/1.1", "Host: localhost", "Content-Type: application/json",
+            "Content-Length: 10", "Expect: 100-continue"]
+    half.sendall("\r\n".join([*head, "", ""]).encode())
+    text = b""
+    while not text.endswith(b"\r\n\r\n"):
+        piece = half.recv(100)
+        if not piece:
+            break
+        text += piece
+    check("100 Continue", text.startswith(b"HTTP/1.1 100 "), text)
+    half.sendall(b"12345")
+    return half
+
+
 def ending():
     # A request that is still being sent when the end is announced, and completed in time.
     server = Server("--grace", "20")
-    half = socket.create_connection(("127.0.0.1", server.port))
-    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: 10\r\n\r\n12345")
-    time.sleep(0.2)
+    half = half_request(server)
     server.signal(signal.SIGTERM)
     server.wait_for("shutting down")
     status, headers, text = server.ask("/health")
@@ -316,9 +330,7 @@ def ending():
 
     # One that is not.
     server = Server("--grace", "0")
-    half = socket.create_connection(("127.0.0.1", server.port))
-    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
-    time.sleep(0.2)
+    half = half_request(server)
     check("exit status", server.stop() == 0)
     check("it was cancelled", "1 request had to be cancelled" in server.printed(), server.printed())
     check("it is in the log", '"path":"/tokenize","status":0' in server.printed(), server.printed())
@@ -326,12 +338,9 @@ def ending():
 
     # Impatience.
     server = Server("--grace", "100")
-    half = socket.create_connection(("127.0.0.1", server.port))
-    half.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
-    time.sleep(0.2)
+    half = half_request(server)
     server.signal(signal.SIGINT)
     server.wait_for("shutting down")
-    time.sleep(0.2)
     server.signal(signal.SIGINT)
     check("a second Ctrl-C", server.end() == -signal.SIGINT, server.printed())
     half.close()
@@ -402,6 +411,18 @@ def work():
     check("a reply is finished", b"[DONE]" in text and b'"finish_reason":"length"' in text,
           text[-300:])
     check("exit status", server.end() == 0)
+
+    # A terminal that is closed meanwhile: there is nothing to read again.
+    server = serve("--grace", "100")
+    stream = begin(server, model="long", max_tokens=900000)
+    server.signal(signal.SIGTERM)
+    server.wait_for("shutting down")
+    server.signal(signal.SIGHUP)
+    check("the reply goes on", all(stream.recv(4096) for _ in range(20)))
+    stream.close()
+    check("exit status", server.end() == 0)
+    check("the reply was not cut", "cancelled" not in server.printed().split("shutting down")[1]
+          .replace('"finish":"cancelled"', ""), server.printed())
     server = serve("--grace", "0")
     streams = [begin(server, model="long", max_tokens=900000) for _ in range(3)]
     check("exit status", server.stop() == 0)

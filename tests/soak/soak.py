@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Serves many clients at once, most of them well behaved and some not, and looks whether the server
-stays whole: every well-formed request is answered (200) or told to come again (429), wrong ones are
-refused, nothing crashes, memory stays flat, and at the end it stops in good order.
+stays whole: every well-formed request is answered (200) or told to come again (429), some of them
+with the very reply or scores that they got when they were alone, wrong ones are refused, nothing crashes, memory stays flat, and at the end it stops in good order.
 
 Starts `marco serve` on a free port of the loopback, with keys, and ends it.
 """
@@ -39,6 +39,7 @@ class Soak:
         self.counts = collections.Counter()
         self.first, self.whole = [], []  # seconds of well-formed streams
         self.failures = []
+        self.known = []  # (path, body, its content when it was asked alone)
         self.memory = []  # (time, bytes)
 
     # ---- the server ----
@@ -166,6 +167,53 @@ class Soak:
             self.whole.append(time.monotonic() - started)
         if answer.status == 429:
             await asyncio.sleep(self.random.uniform(0.05, 1))
+        return answer
+
+    # ---- requests whose answers are known ----
+
+    def known_requests(self):
+        greedy = {"temperature": 0, "seed": 1}
+        for text in self.text(30), self.text(200), "You are the captain of a ship. Where to?":
+            yield "/v1/completions", {"prompt": text, "max_tokens": 0, "echo": True, "logprobs": 5}
+            yield "/v1/completions", {"prompt": [text, text[:9]], "max_tokens": 12, "n": 2, **greedy}
+            chat = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **greedy}
+            yield "/v1/chat/completions", {**chat, "logprobs": True, "top_logprobs": 2}
+            yield "/v1/chat/completions", {**chat, "response_format": FORMATS[1]}
+
+    @staticmethod
+    def content(answer, streamed):
+        """What of an answer does not depend on when it was asked for; of a stream the text."""
+        if not streamed:
+            return answer.json()["choices"]
+        pieces = [json.loads(event)["choices"] for event in answer.events()[:-1]]
+        return "".join(choice[0]["delta"].get("content") or "" for choice in pieces if choice)
+
+    async def learn(self):
+        for path, body in self.known_requests():
+            async with Connection(self.port) as c:
+                await c.send(request("POST", path, body, KEYS[0]))
+                answer = await c.body(await c.head())
+            if answer.status != 200:
+                self.fail(f"{path} {json.dumps(body)[:200]}: {answer.status}")
+                continue
+            content = self.content(answer, False)
+            self.known.append((path, body, content))
+            if "chat" in path and "logprobs" not in body:
+                self.known.append((path, {**body, "stream": True}, content[0]["message"]["content"]))
+
+    async def again(self):
+        if not self.known:
+            return
+        path, body, wanted = self.random.choice(self.known)
+        streamed = body.get("stream", False)
+        answer = await self.ask("known", "POST", path, body)
+        if answer.status != 200:
+            return
+        self.counts["known: compared"] += 1
+        found = self.content(answer, streamed)
+        if found != wanted:
+            self.fail(f"{path} {json.dumps(body)[:200]}: {json.dumps(found)[:300]} and, alone, "
+                      f"{json.dumps(wanted)[:300]}")
 
     # ---- clients: each kind runs once and is chosen again ----
 
@@ -263,10 +311,10 @@ class Soak:
 
     async def client(self, until):
         kinds = [self.plain, self.stream, self.small, self.wrong_key, self.leaves, self.slow,
-                 self.half_open, self.malformed]
+                 self.half_open, self.malformed, self.again]
         await asyncio.sleep(self.random.uniform(0, min(2, self.arguments.seconds / 10)))
         while time.monotonic() < until and self.server.poll() is None:
-            kind = self.random.choices(kinds, [3, 6, 2, 1, 3, 1, 1, 2])[0]
+            kind = self.random.choices(kinds, [3, 6, 2, 1, 3, 1, 1, 2, 3])[0]
             try:
                 await asyncio.wait_for(kind(), PATIENCE)
             except asyncio.TimeoutError:
@@ -291,6 +339,7 @@ class Soak:
 
     async def run(self):
         await self.ready()
+        await self.learn()
         self.began = time.monotonic()
         until = self.began + self.arguments.seconds
         await asyncio.gather(self.watch(until),
@@ -342,6 +391,8 @@ def mb(sizes):
 
 def report(soak):
     arguments, growth = soak.arguments, soak.growth()
+    if not soak.counts["known: compared"]:
+        soak.fail("no answer could be compared with the one got alone")
     if arguments.flat and (growth is None or growth > arguments.flat / 100):
         soak.fail("memory grew by more than it may (below)")
     print(f"{arguments.clients} clients, {arguments.seconds:.0f} s")

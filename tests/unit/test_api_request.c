@@ -83,6 +83,72 @@ static void test_depth(void **state)
     }
 }
 
+/* Small values take far more memory than their text: {"prompt":[7,7,...]} and so on. */
+static void test_many_values(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *begin, *value, *end;
+        size_t most; /* of them that are allowed */
+        bool empty;  /* refused otherwise, for what they are */
+    } cases[] = {
+        {"{\"prompt\":[", "7", "]}", (1 << 20) - 9, false},
+        {"{\"prompt\":[", "{}", "]}", ((1 << 20) - 9) / 9, true},
+        {"{\"prompt\":[", "[]", "]}", ((1 << 20) - 9) / 2, true},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        for (size_t n = cases[c].most; n <= cases[c].most + 1; n++) {
+            base_text body = {0};
+            api_request request;
+            api_refusal refusal;
+            base_text_add(&body, cases[c].begin);
+            for (size_t i = 0; i < n; i++) {
+                base_text_add(&body, i ? "," : "");
+                base_text_add(&body, cases[c].value);
+            }
+            base_text_add(&body, cases[c].end);
+            assert_false(body.failed);
+            bool fine = api_request_parse(API_COMPLETION, body.data, body.size, &request, &refusal);
+            assert_true(fine == (!cases[c].empty && n == cases[c].most));
+            assert_int_equal(strstr(refusal.message, "1048576 values") != NULL, n > cases[c].most);
+            api_request_free(&request);
+            base_text_free(&body);
+        }
+    }
+}
+
+/* A list of n messages, or a "metadata" of n members. */
+static bool takes(const char *begin, const char *item, size_t n, const char *end,
+                  api_refusal *refusal)
+{
+    base_text body = {0};
+    api_request request;
+    base_text_add(&body, begin);
+    for (size_t i = 0; i < n; i++) {
+        base_text_add(&body, i ? "," : "");
+        base_text_printf(&body, item, i);
+    }
+    base_text_add(&body, end);
+    bool fine = api_request_parse(API_CHAT, body.data, body.size, &request, refusal);
+    api_request_free(&request);
+    base_text_free(&body);
+    return fine;
+}
+
+static void test_long_lists(void **state)
+{
+    (void)state;
+    static const char message[] = "{\"role\":\"user\",\"content\":\"%zu\"}";
+    api_refusal refusal;
+    assert_true(takes("{\"messages\":[", message, API_MAX_MESSAGES, "]}", &refusal));
+    assert_false(takes("{\"messages\":[", message, API_MAX_MESSAGES + 1, "]}", &refusal));
+    assert_string_equal(refusal.param, "messages");
+    assert_non_null(strstr(refusal.message, "at most 16384"));
+    assert_true(takes("{" M ",\"metadata\":{", "\"%zu\":\"\"", 16, "}}", &refusal));
+    assert_false(takes("{" M ",\"metadata\":{", "\"%zu\":\"\"", 17, "}}", &refusal));
+    assert_string_equal(refusal.param, "metadata");
+}
+
 static void test_chat_refused(void **state)
 {
     (void)state;
@@ -353,6 +419,42 @@ static void test_messages(void **state)
     api_request_free(&r);
 }
 
+/* Of several results with one id the first is the first call's. Those beyond the calls are
+ * nobody's.
+ */
+static void test_result_order(void **state)
+{
+    (void)state;
+#define CALL(id)                                                                                   \
+    "{\"id\":\"" id "\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}"
+#define RESULT(id, text) "{\"role\":\"tool\",\"tool_call_id\":\"" id "\",\"content\":\"" text "\"}"
+#define CALLS                                                                                      \
+    "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[" CALL("c") "," CALL("a") "," CALL(    \
+        "a") "," CALL("b") "]},"
+    api_request r = read_body(API_CHAT, CALLS RESULT("a", "1") "," RESULT("b", "2") "," RESULT(
+                                            "a", "3") "," RESULT("c", "4") "]}");
+    const char *at = r.messages;
+    for (size_t i = 0; i < 4; i++) {
+        static const char *const wanted[] = {"\"4\"", "\"1\"", "\"3\"", "\"2\""};
+        at = strstr(at, "\"content\":");
+        assert_non_null(at);
+        at += strlen("\"content\":");
+        assert_memory_equal(at, wanted[i], 3);
+    }
+    api_request_free(&r);
+    static const bad cases[] = {
+        {CALLS RESULT("a", "1") "," RESULT("b", "2") "," RESULT("a", "3") "]}", "messages",
+         "\"c\" has no result"},
+        {CALLS RESULT("a", "1") "," RESULT("b", "2") "," RESULT("a", "3") "," RESULT(
+             "x", "4") "," RESULT("c", "5") "]}",
+         "messages", "\"c\" has no result"},
+        {CALLS RESULT("c", "1") "," RESULT("b", "2") "," RESULT("a", "3") "," RESULT(
+             "a", "4") "," RESULT("b", "5") "]}",
+         "messages", "answers no tool call"},
+    };
+    REFUSED(API_CHAT, cases);
+}
+
 /* Whatever request for memory fails: a refusal, and nothing lost. */
 static void test_memory(void **state)
 {
@@ -394,7 +496,8 @@ int main(void)
         cmocka_unit_test(test_chat_refused), cmocka_unit_test(test_tools),
         cmocka_unit_test(test_chat),         cmocka_unit_test(test_results),
         cmocka_unit_test(test_completion),   cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),       cmocka_unit_test(test_many_values),
+        cmocka_unit_test(test_long_lists),   cmocka_unit_test(test_result_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,11 +18,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/available.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "infer/internal.h"
 #include "serve/server_internal.h"
 
 enum { PATIENCE = 20 };
@@ -38,9 +41,11 @@ static double now(void)
 
 struct marco_scheduler {
     marco_engine *engine;
+    marco_scheduler_params params;
 };
 
 static atomic_int live, room = 100, loads;
+static atomic_bool held_up; /* none is made */
 static pthread_mutex_t noted = PTHREAD_MUTEX_INITIALIZER;
 static char saved[512];
 
@@ -52,14 +57,16 @@ marco_scheduler_params marco_scheduler_params_default(void)
 marco_status marco_scheduler_create(marco_engine *engine, const marco_scheduler_params *params,
                                     marco_scheduler **out, marco_error *error)
 {
-    (void)params;
     *out = NULL;
+    while (atomic_load(&held_up))
+        poll(NULL, 0, 2);
     if (atomic_load(&live) >= atomic_load(&room))
         return base_fail(error, MARCO_ERROR_MEMORY, "no room for another scheduler");
     *out = base_calloc(1, sizeof **out);
     if (!*out)
         return base_fail_memory(error, sizeof **out, "a scheduler");
     (*out)->engine = engine;
+    (*out)->params = *params;
     atomic_fetch_add(&live, 1);
     return MARCO_OK;
 }
@@ -80,13 +87,15 @@ void marco_scheduler_stats_get(marco_scheduler *scheduler, marco_scheduler_stats
 marco_status marco_scheduler_save(marco_scheduler *scheduler, const char *path, uint64_t limit,
                                   marco_error *error)
 {
-    (void)scheduler, (void)limit, (void)error;
+    (void)scheduler;
+    assert_int_equal(limit, 1000 / 3);
     pthread_mutex_lock(&noted);
     snprintf(saved, sizeof saved, "%s", path);
     pthread_mutex_unlock(&noted);
     FILE *file = fopen(path, "wb");
-    if (file)
-        fclose(file);
+    if (!file)
+        return base_fail(error, MARCO_ERROR_IO, "%s: cannot be written", path);
+    fclose(file);
     return MARCO_OK;
 }
 
@@ -354,6 +363,131 @@ static void models_crowded(void **state)
     atomic_store(&room, 100);
 }
 
+/* ---- memory of all ----------------------------------------------------------------------------
+ */
+
+/* What an engine may come to hold. */
+static uint64_t most_of(const serve_model *m)
+{
+    const model_plan *plan = &m->engine->plan;
+    assert_true(plan->room < UINT64_MAX);
+    return plan->pinned_bytes + plan->room;
+}
+
+/* Together they keep to it, and each has something to work with. */
+static void models_share_memory(void **state)
+{
+    (void)state;
+    marco_serve_params params = defaults();
+    const uint64_t ram = base_memory_resident() + ((uint64_t)300 << 20);
+    params.engine.ram = ram;
+    params.scheduler.kv_bytes = 3001;
+    params.scheduler.cache_bytes = 1000;
+    marco_server *server = start(&params);
+    serve_models *models = serve_server_models(server);
+    serve_model *held[3];
+    marco_error error;
+    uint64_t all = 0;
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(acquire(server, three[i].name, &held[i], &error), MARCO_OK);
+        assert_true(most_of(held[i]) > (uint64_t)50 << 20);
+        assert_int_equal(held[i]->scheduler->params.kv_bytes, 1001);
+        assert_int_equal(held[i]->scheduler->params.cache_bytes, 333);
+        all += most_of(held[i]);
+    }
+    assert_true(all <= (uint64_t)300 << 20);
+    for (size_t i = 0; i < 3; i++)
+        serve_model_release(models, held[i]);
+    marco_server_close(server);
+
+    /* One of them alone may have all. */
+    params.n_models = 1;
+    server = start(&params);
+    assert_int_equal(acquire(server, "a", &held[0], &error), MARCO_OK);
+    assert_true(most_of(held[0]) > (uint64_t)250 << 20);
+    assert_int_equal(held[0]->scheduler->params.cache_bytes, 1000);
+    serve_model_release(serve_server_models(server), held[0]);
+    marco_server_close(server);
+}
+
+/* A share is too little: the model gets what others leave, which must be idle for that. */
+static void models_take_turns(void **state)
+{
+    (void)state;
+    marco_serve_params params = defaults();
+    marco_server *server = NULL;
+    marco_error error = {0};
+    serve_model *a = NULL, *b = NULL;
+    /* The smallest that works for one, found by trying. */
+    for (uint64_t extra = 1; !server; extra += extra / 4 + 1) {
+        params.engine.ram = base_memory_resident() + (extra << 20);
+        assert_true(extra < 1000);
+        if (marco_server_create(&params, &server, &error))
+            assert_int_equal(error.status, MARCO_ERROR_ARGUMENT);
+    }
+    assert_int_equal(acquire(server, "a", &a, &error), MARCO_OK);
+    assert_int_equal(acquire(server, "c", &b, &error), MARCO_ERROR_BUSY);
+    assert_non_null(strstr(error.message, "'c' does not fit"));
+    serve_model_release(serve_server_models(server), a);
+    assert_int_equal(acquire(server, "c", &b, &error), MARCO_OK);
+    assert_false(is_loaded(server, 0));
+    serve_model_release(serve_server_models(server), b);
+    marco_server_close(server);
+}
+
+/* ---- those who wait -------------------------------------------------------------------------- */
+
+enum { WAITERS = 5 };
+
+typedef struct turn {
+    marco_server *server;
+    int number;
+} turn;
+
+static sem_t turns_over;
+static int turns[WAITERS]; /* in their order: of the loader's thread, until turns_over */
+static size_t n_turns;
+
+static void on_turn(void *user, serve_model *model_, marco_status status, const marco_error *error)
+{
+    const turn *t = user;
+    (void)error;
+    assert_int_equal(status, MARCO_OK);
+    turns[n_turns++] = t->number;
+    serve_model_release(serve_server_models(t->server), model_);
+    sem_post(&turns_over);
+}
+
+/* Who has waited longest for a model to be loaded gets it first; as many wait as may wait for one
+ * that is loaded. */
+static void waiters_are_queued(void **state)
+{
+    (void)state;
+    marco_serve_params params = defaults();
+    params.scheduler.queue = WAITERS;
+    marco_server *server = start(&params);
+    serve_models *models = serve_server_models(server);
+    turn all[WAITERS];
+    marco_error error;
+    serve_model *none = NULL;
+    n_turns = 0;
+    sem_init(&turns_over, 0, 0);
+    atomic_store(&held_up, true);
+    for (int i = 0; i < WAITERS; i++) {
+        all[i] = (turn){server, i};
+        serve_models_acquire(models, "c", on_turn, &all[i]);
+    }
+    assert_int_equal(acquire(server, "c", &none, &error), MARCO_ERROR_BUSY);
+    assert_non_null(strstr(error.message, "5 requests wait"));
+    atomic_store(&held_up, false);
+    for (int i = 0; i < WAITERS; i++)
+        sem_wait(&turns_over);
+    for (int i = 0; i < WAITERS; i++)
+        assert_int_equal(turns[i], i);
+    sem_destroy(&turns_over);
+    marco_server_close(server);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 typedef struct ending {
@@ -414,6 +548,26 @@ static void work_is_cancelled(void **state)
 {
     (void)state;
     end_with_work(0, false);
+}
+
+/* What cannot be saved at the end is told. */
+static void saving_may_fail(void **state)
+{
+    (void)state;
+    char path[600];
+    marco_serve_params params = defaults();
+    params.session_dir = folder;
+    params.n_models = 1;
+    params.scheduler.cache_bytes = 333;
+    snprintf(path, sizeof path, "%s/a.session", folder);
+    remove(path);
+    marco_server *server = start(&params);
+    assert_int_equal(mkdir(path, 0700), 0); /* in the file's place */
+    marco_error error = {0};
+    assert_int_equal(marco_server_shutdown(server, NULL, &error), MARCO_ERROR_IO);
+    assert_non_null(strstr(error.message, "a.session"));
+    marco_server_close(server);
+    assert_int_equal(rmdir(path), 0);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -534,7 +688,9 @@ int main(void)
         cmocka_unit_test(models_come_and_go),     cmocka_unit_test(models_crowded),
         cmocka_unit_test(work_is_finished),       cmocka_unit_test(work_is_cancelled),
         cmocka_unit_test(memory_at_the_start),    cmocka_unit_test(memory_at_work),
-        cmocka_unit_test(parameters_are_checked),
+        cmocka_unit_test(parameters_are_checked), cmocka_unit_test(models_share_memory),
+        cmocka_unit_test(models_take_turns),      cmocka_unit_test(waiters_are_queued),
+        cmocka_unit_test(saving_may_fail),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
