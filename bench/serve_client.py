@@ -4,52 +4,30 @@ import json
 import os
 import selectors
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests"))
+import launch  # noqa: E402
+
 PATIENCE = 900  # seconds without a byte from anywhere
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Server:
     """`marco serve` of one model on a free port of the loopback, as a context."""
 
     def __init__(self, program, model, *options):
-        self.port = free_port()
-        self.command = [program, "serve", "-m", model, "--port", str(self.port), *options]
+        self.arguments = [program, "-m", model, *options]
 
     def __enter__(self):
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
-                                        stderr=self.log)
-        try:
-            while self.get("/health") != 200:
-                if self.process.poll() is not None:
-                    sys.exit(f"{' '.join(self.command)}: exit status {self.process.returncode}\n"
-                             f"{self.said()}")
-                time.sleep(0.05)
-        except BaseException:
-            self.__exit__()
-            raise
+        server = launch.Server(*self.arguments)
+        self.process, self.port = server.process, server.port
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(120)
-        self.log.close()
-
-    def said(self):
-        size = os.fstat(self.log.fileno()).st_size
-        return os.pread(self.log.fileno(), 3000, max(0, size - 3000)).decode(errors="replace")
+        self.process.terminate()
+        self.process.wait(120)
 
     def metric(self, name):
         """The sum of a metric over all models."""
@@ -57,16 +35,6 @@ class Server:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines
                    if line.split("{", 1)[0].split(" ", 1)[0] == name)
-
-    def get(self, path):
-        """The status of a GET; 0 while nobody listens."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as s:
-                s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
-                          "Connection: close\r\n\r\n".encode())
-                return int((s.recv(64) or b"HTTP/1.1 0").split()[1])
-        except OSError:
-            return 0
 
 
 class Reply:

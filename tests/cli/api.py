@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [TESTS, os.path.join(TESTS, "interop")]
+import launch  # noqa: E402
 import page_mock  # noqa: E402
 
 program, template = sys.argv[1:]
@@ -38,25 +40,8 @@ with open(template, encoding="utf-8") as file:
     edit("model/tokenizer_config.json", chat_template=file.read())
 edit("model/config.json", max_position_embeddings=4096)
 
-errors = open("api.err", "w+b")
-server = subprocess.Popen(
-    [program, "serve", "-m", "m=model", "--port", "0", "--no-log"],
-    stdout=subprocess.DEVNULL, stderr=errors)
-
-
-def find_port():
-    for _ in range(3000):
-        with open("api.err", encoding="utf-8") as file:
-            found = re.search(r"listening on http://\S+:(\d+)", file.read())
-        if found:
-            return int(found[1])
-        if server.poll() is not None:
-            break
-        time.sleep(0.02)
-    raise SystemExit(open("api.err").read())
-
-
-port = find_port()
+launched = launch.Server(program, "-m", "m=model", "--no-log")
+server, port = launched.process, launched.port
 
 
 def ask(method, path, body=None, raw=None):

@@ -12,6 +12,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import launch  # noqa: E402
+
 program = sys.argv[1]
 checks = 0
 failed = 0
@@ -25,32 +28,9 @@ def check(what, holds, seen=None):
         print(f"FAILED: {what}: {str(seen)[:500]}")
 
 
-class Server:
-    """A running server, its port found out from what it prints."""
-
+class Server(launch.Server):
     def __init__(self, *options, env=None):
-        self.errors = open("serve.err", "w+b")
-        self.process = subprocess.Popen(
-            [program, "serve", "-m", "model.gguf", "--port", "0", *options],
-            stdout=subprocess.DEVNULL, stderr=self.errors, env=dict(os.environ, **(env or {})))
-        found = self.wait_for(r"listening on (https?)://(\S+):(\d+)")
-        self.port = int(found.group(3))
-
-    def printed(self):
-        with open("serve.err", "rb") as file:
-            return file.read().decode("utf-8")
-
-    def wait_for(self, pattern):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            found = re.search(pattern, self.printed())
-            if found:
-                return found
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.02)
-        self.process.kill()
-        raise SystemExit(f"no '{pattern}' in: {self.printed()}")
+        super().__init__(program, "-m", "model.gguf", *options, env=env, patience=60)
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -167,7 +147,7 @@ def plain():
     connection.getresponse().read()
     connection.close()
     check("exit status", server.stop() == 0)
-    lines = [line for line in server.printed().splitlines() if line.startswith("{")]
+    lines = [line for line in server.said().splitlines() if line.startswith("{")]
     rows = [json.loads(line) for line in lines]
     requests = [row for row in rows if "path" in row]
     check("loaded", any(row.get("event") == "loaded" for row in rows), rows)
@@ -176,7 +156,7 @@ def plain():
                         for row in requests), requests[:3])
     check("escaped", requests[-1]["path"] == '/"\\\u2028\x9b\ufffdnaughty', requests[-1])
     check("no raw control", not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", "\n".join(lines)))
-    check("no query", "secret" not in server.printed())
+    check("no query", "secret" not in server.said())
 
 
 def keys():
@@ -237,7 +217,7 @@ def keys():
         new = file.read()
     check("the log says whose", '"key":"Alice"' in old and '"key":"Carol"' in new, new)
     check("the log was opened again", '"key":"Carol"' not in old.split("\n")[0] and new, new)
-    check("no key in the log", not re.search("(alpha|beta|gamma)-key", old + new + server.printed()))
+    check("no key in the log", not re.search("(alpha|beta|gamma)-key", old + new + server.said()))
 
 
 def cors():
@@ -326,14 +306,14 @@ def ending():
     check("an answer", half.recv(4096).startswith(b"HTTP/1.1 503"))
     half.close()
     check("exit status", server.end() == 0)
-    check("nothing was cancelled", "cancelled" not in server.printed(), server.printed())
+    check("nothing was cancelled", "cancelled" not in server.said(), server.said())
 
     # One that is not.
     server = Server("--grace", "0")
     half = half_request(server)
     check("exit status", server.stop() == 0)
-    check("it was cancelled", "1 request had to be cancelled" in server.printed(), server.printed())
-    check("it is in the log", '"path":"/tokenize","status":0' in server.printed(), server.printed())
+    check("it was cancelled", "1 request had to be cancelled" in server.said(), server.said())
+    check("it is in the log", '"path":"/tokenize","status":0' in server.said(), server.said())
     half.close()
 
     # Impatience.
@@ -342,7 +322,7 @@ def ending():
     server.signal(signal.SIGINT)
     server.wait_for("shutting down")
     server.signal(signal.SIGINT)
-    check("a second Ctrl-C", server.end() == -signal.SIGINT, server.printed())
+    check("a second Ctrl-C", server.end() == -signal.SIGINT, server.said())
     half.close()
 
 
@@ -401,7 +381,7 @@ def work():
     check("tokens were counted", metric(server, "marco_reply_tokens_total") >= 10)
     check("exit status", server.stop() == 0)
     check("the log knows that they left",
-          server.printed().count('"finish":"cancelled"') >= 10, server.printed())
+          server.said().count('"finish":"cancelled"') >= 10, server.said())
 
     # A reply that ends in time, and ones that do not.
     server = serve("--grace", "30")
@@ -426,8 +406,8 @@ def work():
     server = serve("--grace", "0")
     streams = [begin(server, model="long", max_tokens=900000) for _ in range(3)]
     check("exit status", server.stop() == 0)
-    check("they were cancelled", "3 requests had to be cancelled" in server.printed(),
-          server.printed())
+    check("they were cancelled", "3 requests had to be cancelled" in server.said(),
+          server.said())
     check("and cut short", all(b"[DONE]" not in rest(stream) for stream in streams))
 
 
@@ -474,7 +454,7 @@ def tls():
         return status
 
     check("TLS", ask("one") == 200)
-    check("https in the address", "https://127.0.0.1" in server.printed())
+    check("https in the address", "https://127.0.0.1" in server.said())
     shutil.copy("two.pem", "cert.pem")  # not yet with its key
     server.signal(signal.SIGHUP)
     server.wait_for("stay in use: TLS")

@@ -43,6 +43,6 @@ refuses 1 'no origin' "$marco" serve --check -m model.gguf --port 0 --cors examp
 refuses 1 'no folder' "$marco" serve --check -m model.gguf --port 0 --session-dir nowhere
 refuses 1 '512 MiB|[0-9]+ [KM]i?B|memory|ram' "$marco" serve --check -m model.gguf --port 0 --ram 1K
 
-works python3 "$here/serve.py" "$marco"
+works python3 -B "$here/serve.py" "$marco"
 cat out
 finish

@@ -4,12 +4,14 @@ that count."""
 import contextlib
 import json
 import os
-import re
-import subprocess
+import sys
 import tempfile
 import traceback
 
 import results
+
+sys.path.insert(0, os.path.join(results.REPOSITORY, "tests"))
+import launch  # noqa: E402
 
 CHATS = os.path.join(results.REPOSITORY, "tests", "vectors", "chats")
 
@@ -35,22 +37,12 @@ def edit(path, **changes):
 @contextlib.contextmanager
 def server(*arguments):
     """Runs `marco serve` at a free port; gives its URL."""
-    command = [results.MARCO, "serve", *arguments, "--port", "0", "--no-log"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
+    server = launch.Server(results.MARCO, *arguments, "--no-log")
     try:
-        said = ""
-        for line in process.stderr:
-            said += line
-            found = re.search(r"http://[0-9.:]+", line)
-            if found:
-                break
-        else:
-            raise SystemExit(f"marco serve ended with {process.wait()}: {said}")
-        yield found[0]
+        yield server.url
     finally:
-        process.terminate()
-        process.stderr.close()
-        code = process.wait(timeout=60)
+        server.process.terminate()
+        code = server.process.wait(timeout=60)
         results.row("the server ends by SIGTERM", "exit 0", f"exit {code}", code == 0)
 
 

@@ -13,7 +13,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,9 @@ import time
 
 import mischief
 from wire import Answer, Connection, Gone, request
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import launch  # noqa: E402
 
 KEYS = [f"soak-key-{i:02d}-abcdefghijklmnop" for i in range(8)]
 FORMATS = [{"type": "json_object"}, {"type": "json_schema", "json_schema": {
@@ -49,31 +51,13 @@ class Soak:
         with open(keys, "w", encoding="utf-8") as file:
             file.write("".join(f"{key} client-{i}\n" for i, key in enumerate(KEYS)))
         os.chmod(keys, 0o600)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        self.log = open(os.path.join(self.folder, "log"), "wb+")
-        self.server = subprocess.Popen(
-            [self.arguments.marco, "serve", "-m", self.arguments.model, "--port", str(self.port),
-             "--api-key-file", keys, "--cache", "32M", *self.arguments.option],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.launched = launch.Server(
+            self.arguments.marco, "-m", self.arguments.model, "--api-key-file", keys,
+            "--cache", "32M", *self.arguments.option)
+        self.server, self.port = self.launched.process, self.launched.port
 
     def said(self):
-        with open(self.log.name, "rb") as file:
-            file.seek(max(0, os.path.getsize(self.log.name) - 3000))
-            return file.read().decode(errors="replace")
-
-    async def ready(self):
-        while self.server.poll() is None:
-            try:
-                async with Connection(self.port) as c:
-                    await c.send(request("GET", "/health"))
-                    if (await c.head()).status == 200:
-                        return
-            except (OSError, Gone):
-                pass
-            await asyncio.sleep(0.05)
-        sys.exit(f"the server did not start, exit status {self.server.returncode}:\n{self.said()}")
+        return self.launched.said(3000)
 
     def resident(self):
         try:
@@ -338,7 +322,6 @@ class Soak:
             await asyncio.sleep(1)
 
     async def run(self):
-        await self.ready()
         await self.learn()
         self.began = time.monotonic()
         until = self.began + self.arguments.seconds
@@ -462,7 +445,6 @@ def main():
             if soak.server.poll() is None:
                 soak.server.kill()
             soak.server.wait()
-            soak.log.close()
         return 0 if report(soak) else 1
 
 
