@@ -30,7 +30,8 @@ enum {
     API_MAX_STRINGS = 16, /* members of API_ANY_STRINGS */
 };
 
-/* A body: one JSON object, valid UTF-8, no member twice, within these bounds. *out is a new reference. */
+/* A body: one JSON object, valid UTF-8, no member twice, within these bounds. *out is a new
+ * reference. */
 bool api_parse_body(const char *text, size_t size, json_t **out, api_refusal *refusal);
 
 /* A part of a request, and where it stands in it: "" for the whole, else "messages[2].". */

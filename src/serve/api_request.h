@@ -33,7 +33,7 @@ enum {
     API_MAX_TOOLS = 128,
     API_MAX_BIAS = 1024,
     API_MAX_PROMPTS = 2048,
-    API_MAX_CHOICES = 4096, /* prompts times n */
+    API_MAX_CHOICES = 4096,   /* prompts times n */
     API_MAX_SCORES = 2 << 20, /* of the tokens of prompts, the likeliest at their places included */
 };
 
@@ -81,7 +81,8 @@ bool api_request_parse(api_form form, const char *body, size_t size, api_request
                        api_refusal *refusal);
 void api_request_free(api_request *request);
 
-/* Releases what was sent, for the time of the reply: only what is no text stays (n, stream, ...). */
+/* Releases what was sent, for the time of the reply: only what is no text stays (n, stream, ...).
+ */
 void api_request_slim(api_request *request);
 
 /* The sampling asked for, over the model's own; the biases stay the request's. */
