@@ -229,21 +229,57 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 
 /* ---- a request arrives ----------------------------------------------------------------------- */
 
+/* Headers of which a request has one: of two, this server could obey one and a proxy the other. */
+static const char *const once[] = {"Host",
+                                   "Content-Length",
+                                   "Transfer-Encoding",
+                                   "Content-Type",
+                                   "Content-Encoding",
+                                   "Origin",
+                                   "Authorization",
+                                   "Expect"};
+
+enum { ONCE = sizeof once / sizeof *once };
+
 typedef struct header_copy {
     http_request *request;
-    size_t n_host, n_length, n_encoding;
-    bool failed;
+    size_t n[ONCE];
+    bool bad;    /* not what HTTP's headers are, or twice */
+    bool failed; /* there is no memory */
 } header_copy;
+
+/* A name is a token: libmicrohttpd would take "Content-Length " for a header of that name, and the
+ * body for the next request, where others see a length. */
+static bool is_name(const char *name)
+{
+    static const char marks[] = "!#$%&'*+-.^_`|~";
+    for (const char *c = name; *c; c++) {
+        bool letter = (*c >= '0' && *c <= '9') || ((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z');
+        if (!letter && !strchr(marks, *c))
+            return false;
+    }
+    return name[0] != '\0';
+}
+
+static bool is_value(const char *value)
+{
+    for (const char *c = value; *c; c++) {
+        if (((unsigned char)*c < 0x20 && *c != '\t') || *c == 0x7F)
+            return false;
+    }
+    return true;
+}
 
 static enum MHD_Result copy_header(void *user, enum MHD_ValueKind kind, const char *name,
                                    const char *value)
 {
     (void)kind;
     header_copy *copy = user;
-    copy->n_host += strcasecmp(name, "Host") == 0;
-    copy->n_length += strcasecmp(name, "Content-Length") == 0;
-    copy->n_encoding += strcasecmp(name, "Transfer-Encoding") == 0;
-    copy->failed |= !http_pair_add(&copy->request->headers, name, value ? value : "");
+    value = value ? value : "";
+    for (size_t i = 0; i < ONCE; i++)
+        copy->bad |= strcasecmp(name, once[i]) == 0 && ++copy->n[i] > 1;
+    copy->bad |= !is_name(name) || !is_value(value);
+    copy->failed |= !http_pair_add(&copy->request->headers, name, value);
     return copy->failed ? MHD_NO : MHD_YES;
 }
 
@@ -275,11 +311,14 @@ static bool begin(http_request *request, const char *method)
 
     const char *length = http_header(request, "Content-Length");
     const char *encoding = http_header(request, "Transfer-Encoding");
+    const char *expect = http_header(request, "Expect");
     if (request->path_bad || strlen(method) >= sizeof request->method)
         set_refusal(request, 400);
     /* Two readings of where a request ends let one be smuggled past a proxy. */
-    if (copy.n_host > 1 || copy.n_length > 1 || copy.n_encoding > 1 || (length && encoding))
+    if (copy.bad || (length && encoding))
         set_refusal(request, 400);
+    if (expect && strcasecmp(expect, "100-continue") != 0)
+        set_refusal(request, 417);
     if (encoding && strcasecmp(encoding, "chunked") != 0)
         set_refusal(request, 501);
     uint64_t declared = 0;

@@ -23,7 +23,7 @@ typedef struct http_params {
      * is answered by http_respond or http_stream_begin, then or later, from any thread. */
     void (*on_request)(void *user, http_request *request);
     /* A request that breaks a bound or the protocol, to be answered by http_respond before this
-     * returns: with `status` (400, 413, 501, 503) and what is to be said of it. Its body is not
+     * returns: with `status` (400, 413, 417, 501, 503) and what is to be said of it. Its body is not
      * whole. */
     void (*on_refused)(void *user, http_request *request, int status);
     /* A request has been answered, refused by the server itself, or left by its client: the access

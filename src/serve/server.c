@@ -341,9 +341,12 @@ static void on_refused(void *user, http_request *request, int status)
     else if (status == 501)
         serve_refuse(request, status, NULL, NULL,
                      "no transfer coding but chunked is understood here");
+    else if (status == 417)
+        serve_refuse(request, status, NULL, NULL, "nothing is expected here but 100-continue");
     else
         serve_refuse(request, status, NULL, NULL,
-                     "not a sound HTTP request: its path, its Host or what says how long it is");
+                     "not a sound HTTP request: its path, a header's name or value, one that "
+                     "stands twice, or what says how long the request is");
 }
 
 static void on_done(void *user, const http_request *request)
