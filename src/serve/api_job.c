@@ -347,7 +347,7 @@ static void on_finish(void *user, const marco_request_result *result)
     if (!cancelled && result->status) {
         fail_result(j, result);
     } else if (cancelled && !s->enough) {
-        if (!atomic_load(&j->gone))
+        if (!atomic_load(&j->gone) || serve_ending(j->server))
             fail_result(j, result);
     } else if (!j->failed) {
         set_finish(s, result);

@@ -82,6 +82,13 @@ static size_t host_size(const char *host)
     return strcspn(host, ":/");
 }
 
+/* Whether nothing follows that part but a port. */
+static bool host_is_whole(const char *host)
+{
+    const char *rest = host + host_size(host);
+    return !*rest || (*rest == ':' && rest[1 + strspn(rest + 1, "0123456789")] == '\0');
+}
+
 static bool host_is(const char *host, const char *name)
 {
     size_t size = host_size(host);
@@ -102,6 +109,8 @@ static bool host_allowed(const marco_server *server, const char *host)
     const char *cors = server->params.cors ? origin_host(server->params.cors) : NULL;
     if (!server->loopback || !host) /* without: HTTP/1.0, which no browser speaks */
         return true;
+    if (!host_is_whole(host))
+        return false;
     return host_is(host, "localhost") || host_is(host, "127.0.0.1") || host_is(host, "[::1]") ||
            host_is(host, server->params.host) ||
            (cors && host_size(host) == host_size(cors) &&
@@ -264,12 +273,34 @@ static void serve_file_to(http_request *request, const serve_file *file)
     http_respond_static(request, 200, file->type, file->data, file->size);
 }
 
-static bool is_json(const http_request *request)
+/* Whether the body is JSON, in UTF-8, as it stands; refuses otherwise. */
+static bool is_json(http_request *request)
 {
     const char *type = http_header(request, "Content-Type");
+    const char *encoding = http_header(request, "Content-Encoding");
     size_t size = sizeof json_type - 1;
-    return type && strncasecmp(type, json_type, size) == 0 &&
-           (type[size] == '\0' || type[size] == ';' || type[size] == ' ');
+    if (!type || strncasecmp(type, json_type, size) != 0 ||
+        (type[size] != '\0' && type[size] != ';' && type[size] != ' ')) {
+        serve_refuse(request, 415, NULL, NULL, "Content-Type must be application/json");
+        return false;
+    }
+    if (encoding && strcasecmp(encoding, "identity") != 0) {
+        serve_refuse(request, 415, NULL, NULL,
+                     "Content-Encoding '%.100s' is not understood: send the body as it is",
+                     encoding);
+        return false;
+    }
+    const char *charset = strcasestr(type + size, "charset=");
+    if (charset) {
+        charset += strlen("charset=");
+        charset += *charset == '"';
+        if (strncasecmp(charset, "utf-8", 5) != 0 ||
+            (charset[5] && !strchr("\"; \t", charset[5]))) {
+            serve_refuse(request, 415, NULL, NULL, "the body must be in UTF-8");
+            return false;
+        }
+    }
+    return true;
 }
 
 static void dispatch(marco_server *server, http_request *request, serve_info *info)
@@ -290,9 +321,7 @@ static void dispatch(marco_server *server, http_request *request, serve_info *in
         serve_refuse(request, 401, NULL, "invalid_api_key",
                      given_key(request) ? "the API key is not one of this server's"
                                         : "an API key is needed: Authorization: Bearer KEY");
-    } else if (strcmp(route->method, "POST") == 0 && !is_json(request)) {
-        serve_refuse(request, 415, NULL, NULL, "Content-Type must be application/json");
-    } else {
+    } else if (strcmp(route->method, "POST") != 0 || is_json(request)) {
         route->handle(server, request);
     }
     base_text_free(&allow);
@@ -383,6 +412,11 @@ void serve_note(http_request *request, const char *model, size_t n_prompt, size_
     info->n_reply = n_reply;
 }
 
+bool serve_ending(const marco_server *server)
+{
+    return atomic_load(&server->ending);
+}
+
 serve_models *serve_server_models(marco_server *server)
 {
     return server->models;
@@ -420,12 +454,12 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
         const char *host = origin_host(cors);
         if (!host || !host[0] || host[strcspn(host, "/ \t\r\n,")])
             return base_fail(error, MARCO_ERROR_ARGUMENT,
-                             "cors: '%s' is no origin; one looks like https://example.org, "
+                             "--cors '%s' is no origin; one looks like https://example.org, "
                              "without a path; * is any",
                              cors);
     }
     if (params->session_dir && !base_is_folder(params->session_dir))
-        return base_fail(error, MARCO_ERROR_NOT_FOUND, "session_dir: there is no folder %s",
+        return base_fail(error, MARCO_ERROR_NOT_FOUND, "--session-dir: there is no folder %s",
                          params->session_dir);
     if (!serve_is_loopback(params->host) && !params->api_key_file && !params->open)
         return base_fail(error, MARCO_ERROR_DENIED,
@@ -527,7 +561,7 @@ static void free_params(marco_serve_params *p)
     base_free((char *)p->engine.chat_template);
 }
 
-static marco_status start_http(marco_server *server, marco_error *error)
+static marco_status bind_http(marco_server *server, marco_error *error)
 {
     http_params params = serve_http_params(&server->params);
     char *cert = NULL, *key = NULL;
@@ -586,10 +620,12 @@ marco_status marco_server_create(const marco_serve_params *params, marco_server 
     }
     if (!status && server->params.api_key_file)
         status = serve_keys_load(server->params.api_key_file, &server->keys, error);
+    if (!status) /* what is wrong with port or certificate shows before models are loaded */
+        status = bind_http(server, error);
     if (!status)
         status = serve_models_create(server, &server->models, error);
     if (!status)
-        status = start_http(server, error);
+        status = http_server_start(server->http, error);
     if (status) {
         marco_server_close(server);
         return status;
@@ -646,7 +682,9 @@ marco_status marco_server_shutdown(marco_server *server, size_t *cancelled, marc
     atomic_store(&server->stopping, true);
     if (server->http) {
         left = wait_open(server, server->params.grace_seconds);
-        serve_models_stop(server->models);
+        atomic_store(&server->ending, true);
+        if (server->models)
+            serve_models_stop(server->models);
         http_server_close(server->http);
         server->http = NULL;
     }

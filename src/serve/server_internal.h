@@ -31,6 +31,7 @@ struct marco_server {
     bool loopback;
     char *url;
     atomic_bool stopping;
+    atomic_bool ending; /* the time of grace is over */
 };
 
 /* ---- keys.c ---- */
