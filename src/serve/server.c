@@ -1,7 +1,11 @@
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/error.h"
@@ -16,6 +20,8 @@ enum {
     DEFAULT_CONNECTIONS = 1024,
     DEFAULT_REQUEST_SECONDS = 60,
     DEFAULT_IDLE_SECONDS = 75,
+    OTHER_FILES = 64,       /* descriptors that are not for connections */
+    LEAST_CONNECTIONS = 16, /* to serve at all */
 };
 
 static const char json_type[] = "application/json";
@@ -66,10 +72,27 @@ static const serve_route *route_at(size_t i)
 
 /* ---- who may --------------------------------------------------------------------------------- */
 
+static bool is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+        return ntohl(four->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
+    return address->sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127));
+}
+
 bool serve_is_loopback(const char *host)
 {
-    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
-           strncmp(host, "127.", 4) == 0;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (getaddrinfo(host, NULL, &hints, &found))
+        return false;
+    bool all = true; /* of what a name stands for */
+    for (const struct addrinfo *at = found; at; at = at->ai_next)
+        all = all && is_loopback(at->ai_addr);
+    freeaddrinfo(found);
+    return all;
 }
 
 /* The part of "[::1]:8080", "localhost:8080" or "example.org" before the port. */
@@ -435,10 +458,25 @@ marco_serve_params marco_serve_params_default(void)
     };
 }
 
+static rlim_t open_files(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+}
+
 marco_status serve_params_check(const marco_serve_params *params, marco_error *error)
 {
     if (!params->models || params->n_models == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "no model to serve: give -m MODEL");
+    if (!params->host[0])
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "--host '': give an address of this machine, e.g. 127.0.0.1");
+    rlim_t files = open_files();
+    if (files < OTHER_FILES + LEAST_CONNECTIONS)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "this process may have %llu files open, which leaves too few for "
+                         "connections: allow it %d or more (ulimit -n)",
+                         (unsigned long long)files, OTHER_FILES + LEAST_CONNECTIONS);
     if (!params->tls_cert != !params->tls_key)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "TLS needs both a certificate and its key: --tls-cert and --tls-key");
@@ -490,6 +528,9 @@ http_params serve_http_params(const marco_serve_params *params)
 {
     int32_t connections = params->max_connections ? params->max_connections : DEFAULT_CONNECTIONS;
     int32_t of_one = params->max_connections_per_address;
+    rlim_t files = open_files();
+    if (files > OTHER_FILES && files - OTHER_FILES < (rlim_t)connections)
+        connections = (int32_t)(files - OTHER_FILES);
     return (http_params){
         .host = params->host,
         .port = params->port,

@@ -95,6 +95,7 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
 /* The two texts of the TLS files, "" and NULL without them. */
 marco_status serve_tls_read(const marco_serve_params *params, char **cert, char **key,
                             marco_error *error);
+/* Whether all that a host stands for is this machine alone. */
 bool serve_is_loopback(const char *host);
 http_params serve_http_params(const marco_serve_params *params);
 
