@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "command.h"
 
@@ -134,8 +136,20 @@ const command help_command = {
 
 /* --------------------------------------------------------------------------------------------- */
 
+/* A program started with one of these closed would get it for a file of its own, and messages would
+ * go there. What stands in cannot be read or written, as one expects of what is closed. */
+static void keep_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            exit(EXIT_FAIL); /* there is nowhere to say why */
+    }
+}
+
 int main(int argc, char **argv)
 {
+    keep_standard_files();
     /* Characters as the terminal has them; numbers always with a point. */
     setlocale(LC_CTYPE, "");
     int exit_status = EXIT_SUCCESS;

@@ -1,6 +1,8 @@
 /* marco serve: models over HTTP. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 
 #include <marco/serve.h>
 
+#include "access_log.h"
 #include "load.h"
 
 struct serve_options {
@@ -39,7 +42,8 @@ static const cli_option options[] = {
            "asked for."),
     OPTION("host", 0, TEXT, "ADDRESS", host, 0,
            "Where to listen (127.0.0.1: for this machine alone; 0.0.0.0 or :: for all)."),
-    OPTION("port", 0, INT, "PORT", port, 0, "... and at which port (8080); 0: any free one."),
+    OPTION("port", 0, INT, "PORT", port, INT32_MIN,
+           "... and at which port (8080); 0: any free one."),
     OPTION("api-key-file", 0, TEXT, "FILE", api_key_file, 0,
            "Ask for an API key, one of FILE's lines: KEY or KEY NAME."),
     OPTION("open", 0, FLAG, NULL, open, 0,
@@ -82,47 +86,12 @@ static const cli_option options[] = {
     OPTION("quiet", 'q', FLAG, NULL, quiet, 0, "Print nothing but errors and the access log."),
 };
 
-/* ---- the access log -------------------------------------------------------------------------- */
-
-typedef struct access_log {
-    pthread_mutex_t lock;
-    int fd;
-    const char *path; /* NULL: standard error */
-} access_log;
-
-static int log_open(const command *self, access_log *log)
+/* Whether somebody takes what is said on standard error: one who reads it and stalls must not hold
+ * up the server's end. */
+static bool is_heard(void)
 {
-    int fd = log->path ? open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640)
-                       : STDERR_FILENO;
-    if (fd < 0)
-        return command_fail(self, "opening %s: %s", log->path, strerror(errno));
-    pthread_mutex_lock(&log->lock);
-    if (log->path && log->fd >= 0)
-        close(log->fd);
-    log->fd = fd;
-    pthread_mutex_unlock(&log->lock);
-    return EXIT_SUCCESS;
-}
-
-/* Whole lines, in one piece each. */
-static void log_line(void *user, const char *line)
-{
-    access_log *log = user;
-    size_t size = strlen(line), done = 0;
-    char *whole = malloc(size + 1);
-    if (!whole)
-        return;
-    memcpy(whole, line, size);
-    whole[size] = '\n';
-    pthread_mutex_lock(&log->lock);
-    while (done < size + 1) {
-        ssize_t n = write(log->fd, whole + done, size + 1 - done);
-        if (n < 0 && errno != EINTR)
-            break; /* a full disk does not stop the server */
-        done += n > 0 ? (size_t)n : 0;
-    }
-    pthread_mutex_unlock(&log->lock);
-    free(whole);
+    struct pollfd wait = {.fd = STDERR_FILENO, .events = POLLOUT};
+    return poll(&wait, 1, 200) > 0;
 }
 
 /* ---- the service manager --------------------------------------------------------------------- */
@@ -217,7 +186,7 @@ static int read_params(const command *self, const struct serve_options *o, marco
         return command_misused(self, "--ram excludes --mmap");
     if (o->log && o->no_log)
         return command_misused(self, "--log and --no-log exclude each other");
-    if (o->port > 65535)
+    if (o->port < 0 || o->port > 65535)
         return command_misused(self, "--port '%d': must be a whole number from 0 to 65535",
                                o->port);
     if (o->cache)
@@ -256,14 +225,24 @@ static void warn(const struct serve_options *o)
     }
 }
 
-/* A connection is a descriptor. */
-static void raise_descriptors(void)
+/* A connection is a descriptor: asks for as many as may be had. */
+static void raise_descriptors(const struct serve_options *o)
 {
+    enum { OTHERS = 64 }; /* that the library keeps for itself: marco/serve.h */
+    int32_t wanted = o->connections ? o->connections : 1024;
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    if (limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    if (limit.rlim_cur > OTHERS && limit.rlim_cur < (rlim_t)wanted + OTHERS && !o->quiet)
+        fprintf(stderr,
+                "note: this process may have %llu files open: %llu connections are taken, not %d; "
+                "raise the limit (ulimit -n) for more\n",
+                (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_cur - OTHERS,
+                wanted);
 }
 
 /* A second signal during the shutdown ends the process at once; SIGHUP has no meaning any more. */
@@ -278,14 +257,27 @@ static void die_at_signals(void)
     pthread_sigmask(SIG_UNBLOCK, &enders, NULL);
 }
 
+/* Whether an address is one that only this machine can reach. */
+static bool is_local(const char *url)
+{
+    struct in_addr address;
+    char host[16] = "";
+    const char *begin = strstr(url, "://") + 3;
+    size_t size = strcspn(begin, ":");
+    if (size < sizeof host)
+        memcpy(host, begin, size);
+    return strcmp(host, "localhost") == 0 || strncmp(begin, "[::1]", 5) == 0 ||
+           (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127);
+}
+
 static void reload(const command *self, marco_server *server, access_log *log)
 {
     marco_error error = {0};
     notify_reloading();
-    if (marco_server_reload(server, &error) != MARCO_OK)
+    if (marco_server_reload(server, &error) != MARCO_OK && is_heard())
         command_fail(self, "the old keys and certificates stay in use: %s", error.message);
-    if (log->path)
-        log_open(self, log);
+    if (log && !access_log_reopen(log) && is_heard())
+        command_fail(self, "the old access log stays in use: %s", strerror(errno));
     notify("READY=1");
 }
 
@@ -294,9 +286,8 @@ static int serve(const command *self, const struct serve_options *o, marco_serve
                  access_log *log, const sigset_t *signals)
 {
     const char *url = marco_server_url(server);
-    bool loopback =
-        strstr(url, "://127.") || strstr(url, "://localhost:") || strstr(url, "://[::1]");
-    if (!o->quiet)
+    bool loopback = is_local(url);
+    if (!o->quiet && is_heard())
         fprintf(stderr, "marco serve: listening on %s%s\n", url,
                 loopback ? ", which only this machine can reach; Ctrl-C ends it"
                          : "; Ctrl-C ends it");
@@ -311,12 +302,12 @@ static int serve(const command *self, const struct serve_options *o, marco_serve
 
     notify("STOPPING=1");
     die_at_signals();
-    if (!o->quiet)
+    if (!o->quiet && is_heard())
         fprintf(stderr, "marco serve: shutting down; once more ends it at once\n");
     size_t cancelled = 0;
     marco_error error = {0};
     marco_status status = marco_server_shutdown(server, &cancelled, &error);
-    if (cancelled && !o->quiet)
+    if (cancelled && !o->quiet && is_heard())
         fprintf(stderr, "marco serve: %zu request%s had to be cancelled\n", cancelled,
                 cancelled == 1 ? "" : "s");
     if (status != MARCO_OK) /* it has served well all the same */
@@ -339,14 +330,19 @@ typedef struct loading {
     progress shown;
     marco_progress inner;
     sigset_t enders;
+    int ended; /* by this signal */
 } loading;
 
-/* While a model is loaded a signal cancels that. */
+/* While a model is loaded a signal cancels that: SIGTERM is an end like any other, Ctrl-C an
+ * interruption. */
 static int on_loading(void *user, const char *what, uint64_t done, uint64_t total)
 {
     loading *l = user;
     const struct timespec now = {0};
-    if (sigtimedwait(&l->enders, NULL, &now) > 0)
+    int number = sigtimedwait(&l->enders, NULL, &now);
+    if (number > 0)
+        l->ended = number;
+    if (l->ended)
         return 1;
     return l->inner.fn(l->inner.user, what, done, total);
 }
@@ -355,20 +351,19 @@ static int start(const command *self, const struct serve_options *o,
                  const marco_serve_params *given)
 {
     marco_serve_params params = *given;
-    access_log log = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .path = o->log};
+    access_log *log = NULL;
     loading load = {.shown = progress_create(self, o->quiet)};
     marco_server *server = NULL;
     marco_error error = {0};
     sigset_t signals;
-    int exit_status = EXIT_SUCCESS;
     if (!o->no_log) {
-        exit_status = log_open(self, &log);
-        params.log = log_line;
-        params.log_user = &log;
+        log = access_log_open(o->log);
+        if (!log)
+            return command_fail(self, "opening %s: %s", o->log ? o->log : "the access log",
+                                strerror(errno));
+        params.log = access_log_line;
+        params.log_user = log;
     }
-    if (exit_status != EXIT_SUCCESS)
-        return exit_status;
-    raise_descriptors();
     signal(SIGPIPE, SIG_IGN);
     /* Signals wait for sigwait in all threads, which therefore are started with them blocked. */
     sigemptyset(&signals);
@@ -382,11 +377,13 @@ static int start(const command *self, const struct serve_options *o,
     params.engine.progress = (marco_progress){.fn = on_loading, .user = &load};
     marco_status status = marco_server_create(&params, &server, &error);
     progress_clear(&load.shown);
-    exit_status = status == MARCO_OK ? serve(self, o, server, &log, &signals)
-                                     : command_status(self, status, &error);
+    int exit_status = EXIT_SUCCESS;
+    if (status == MARCO_OK)
+        exit_status = serve(self, o, server, log, &signals);
+    else if (status != MARCO_ERROR_CANCELLED || load.ended != SIGTERM)
+        exit_status = command_status(self, status, &error);
     marco_server_close(server);
-    if (log.path && log.fd >= 0)
-        close(log.fd);
+    access_log_close(log);
     return exit_status;
 }
 
@@ -408,6 +405,7 @@ static int run(const command *self, int argc, char **argv)
     if (exit_status == EXIT_SUCCESS) {
         params.models = models;
         params.n_models = o.models.n;
+        raise_descriptors(&o);
         if (!o.quiet)
             warn(&o);
         exit_status = o.check ? check(self, &params) : start(self, &o, &params);

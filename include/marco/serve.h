@@ -39,7 +39,7 @@ typedef struct marco_serve_params {
     int32_t grace_seconds;       /* for requests under way at a shutdown */
     int32_t idle_unload_seconds; /* a model not asked for this long is unloaded; 0: never */
     uint64_t max_body;           /* bytes of a request; 0: 32 MiB */
-    int32_t max_connections;     /* 0: 1024 */
+    int32_t max_connections;     /* 0: 1024; at most RLIMIT_NOFILE less 64 */
     /* From one address; 0: half of them all, < 0: no limit of its own, as behind a proxy. */
     int32_t max_connections_per_address;
     int32_t request_seconds; /* for a request to arrive, head and body; 0: 60 */

@@ -256,6 +256,30 @@ static void on_call(void *user, const char *name, const char *arguments, size_t 
         marco_request_cancel(j->handles[s->index]);
 }
 
+static void count_characters(stream *s, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        s->offset += ((unsigned char)text[i] & 0xC0) != 0x80;
+}
+
+/* Where a token does not go on with a character that those before it began, that one is broken, and
+ * a character of its own (U+FFFD) before it. */
+static bool end_broken(stream *s, const marco_tokenizer *tokenizer, int32_t id)
+{
+    base_text bytes = {0};
+    const char *text;
+    size_t size;
+    api_token_bytes(tokenizer, id, &bytes);
+    bool fine = !bytes.failed;
+    if (fine && bytes.size > 0 && ((unsigned char)bytes.data[0] & 0xC0) != 0x80) {
+        fine = !marco_detokenizer_flush(s->characters, &text, &size, NULL);
+        if (fine)
+            count_characters(s, text, size);
+    }
+    base_text_free(&bytes);
+    return fine;
+}
+
 /* Adds the scores of a token; its place is told by the characters before it. */
 static void add_scores(stream *s, const marco_token_event *event, bool hidden)
 {
@@ -265,6 +289,10 @@ static void add_scores(stream *s, const marco_token_event *event, bool hidden)
     size_t size;
     if (j->request.form == API_CHAT && marco_tokenizer_is_special(tokenizer, event->id))
         return; /* it ends the reply and is not part of it */
+    if (s->characters && !hidden && !end_broken(s, tokenizer, event->id)) {
+        fail_memory(j);
+        return;
+    }
     api_choice_add_scores(choice_of(s), j->request.form, tokenizer, event, s->offset);
     if (!s->characters || hidden)
         return;
@@ -272,8 +300,7 @@ static void add_scores(stream *s, const marco_token_event *event, bool hidden)
         fail_memory(j);
         return;
     }
-    for (size_t i = 0; i < size; i++)
-        s->offset += ((unsigned char)text[i] & 0xC0) != 0x80;
+    count_characters(s, text, size);
 }
 
 static void on_prompt(void *user, size_t done, size_t total)
@@ -369,7 +396,7 @@ static void on_finish(void *user, const marco_request_result *result)
     if (!cancelled && result->status) {
         fail_result(j, result);
     } else if (cancelled && !s->enough) {
-        if (!atomic_load(&j->gone))
+        if (!atomic_load(&j->gone) || serve_ending(j->server))
             fail_result(j, result);
     } else if (!j->failed) {
         set_finish(s, result);

@@ -142,6 +142,13 @@ static bool get_grammar(const api_request *request, api_work *out, api_refusal *
     }
     if (!api_work_needs_grammar(request))
         return true;
+    if (request->n_stop > 0) {
+        const char *stop = request->form == API_MESSAGES ? "stop_sequences" : "stop";
+        return api_refuse(refusal, stop, "unsupported_value",
+                          "\"%s\" and a reply of a given form (a response_format, a tool that must "
+                          "be called) exclude each other: a stop could cut it in the middle",
+                          stop);
+    }
     marco_status status =
         serve_grammars_get(out->grammars, kind, text, tool, &out->grammar, &error);
     return !status || refuse_chat(refusal, status, param, &error);

@@ -93,6 +93,8 @@ static marco_status check_address(const marco_serve_params *params, base_text *o
     if (!status)
         status = http_server_create(&http, &server, error);
     if (!status)
+        status = http_server_start(server, error);
+    if (!status)
         base_text_printf(out, "address: %s port %u%s%s\n", params->host, http_server_port(server),
                          cert ? ", with TLS" : "",
                          serve_is_loopback(params->host) ? ", from this machine only" : "");

@@ -229,21 +229,57 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 
 /* ---- a request arrives ----------------------------------------------------------------------- */
 
+/* Headers of which a request has one: of two, this server could obey one and a proxy the other. */
+static const char *const once[] = {"Host",
+                                   "Content-Length",
+                                   "Transfer-Encoding",
+                                   "Content-Type",
+                                   "Content-Encoding",
+                                   "Origin",
+                                   "Authorization",
+                                   "Expect"};
+
+enum { ONCE = sizeof once / sizeof *once };
+
 typedef struct header_copy {
     http_request *request;
-    size_t n_host, n_length, n_encoding;
-    bool failed;
+    size_t n[ONCE];
+    bool bad;    /* not what HTTP's headers are, or twice */
+    bool failed; /* there is no memory */
 } header_copy;
+
+/* A name is a token: libmicrohttpd would take "Content-Length " for a header of that name, and the
+ * body for the next request, where others see a length. */
+static bool is_name(const char *name)
+{
+    static const char marks[] = "!#$%&'*+-.^_`|~";
+    for (const char *c = name; *c; c++) {
+        bool letter = (*c >= '0' && *c <= '9') || ((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z');
+        if (!letter && !strchr(marks, *c))
+            return false;
+    }
+    return name[0] != '\0';
+}
+
+static bool is_value(const char *value)
+{
+    for (const char *c = value; *c; c++) {
+        if (((unsigned char)*c < 0x20 && *c != '\t') || *c == 0x7F)
+            return false;
+    }
+    return true;
+}
 
 static enum MHD_Result copy_header(void *user, enum MHD_ValueKind kind, const char *name,
                                    const char *value)
 {
     (void)kind;
     header_copy *copy = user;
-    copy->n_host += strcasecmp(name, "Host") == 0;
-    copy->n_length += strcasecmp(name, "Content-Length") == 0;
-    copy->n_encoding += strcasecmp(name, "Transfer-Encoding") == 0;
-    copy->failed |= !http_pair_add(&copy->request->headers, name, value ? value : "");
+    value = value ? value : "";
+    for (size_t i = 0; i < ONCE; i++)
+        copy->bad |= strcasecmp(name, once[i]) == 0 && ++copy->n[i] > 1;
+    copy->bad |= !is_name(name) || !is_value(value);
+    copy->failed |= !http_pair_add(&copy->request->headers, name, value);
     return copy->failed ? MHD_NO : MHD_YES;
 }
 
@@ -275,11 +311,14 @@ static bool begin(http_request *request, const char *method)
 
     const char *length = http_header(request, "Content-Length");
     const char *encoding = http_header(request, "Transfer-Encoding");
+    const char *expect = http_header(request, "Expect");
     if (request->path_bad || strlen(method) >= sizeof request->method)
         set_refusal(request, 400);
     /* Two readings of where a request ends let one be smuggled past a proxy. */
-    if (copy.n_host > 1 || copy.n_length > 1 || copy.n_encoding > 1 || (length && encoding))
+    if (copy.bad || (length && encoding))
         set_refusal(request, 400);
+    if (expect && strcasecmp(expect, "100-continue") != 0)
+        set_refusal(request, 417);
     if (encoding && strcasecmp(encoding, "chunked") != 0)
         set_refusal(request, 501);
     uint64_t declared = 0;
@@ -353,8 +392,8 @@ static void hand_over(http_request *request, const http_link *link)
     MHD_suspend_connection(request->connection);
     pthread_mutex_unlock(&request->lock);
     pthread_mutex_lock(&server->lock);
-    bool left = link->hung > 0;
-    request->left |= left;
+    bool hung = link->hung > 0;
+    request->left |= link->dead;
     if (server->queue_end)
         server->queue_end->queued = request;
     else
@@ -362,7 +401,7 @@ static void hand_over(http_request *request, const http_link *link)
     server->queue_end = request;
     pthread_cond_signal(&server->queued);
     pthread_mutex_unlock(&server->lock);
-    if (left)
+    if (hung)
         http_watch_wake(server);
 }
 
@@ -435,14 +474,24 @@ static void *work(void *user)
 
 /* ---- the server ------------------------------------------------------------------------------ */
 
-static marco_status listen_at(http_server *server, marco_error *error)
+static marco_status fail_address(const http_server *server, int code, marco_error *error)
+{
+    const char *remedy = code == EADDRINUSE ? "; another program has it: choose another --port"
+                         : code == EACCES   ? "; ports below 1024 want a privilege"
+                                            : "";
+    return base_fail(error, code == EADDRINUSE ? MARCO_ERROR_EXISTS : MARCO_ERROR_NETWORK,
+                     "%.255s port %u: %s%s", server->params.host, server->params.port,
+                     strerror(code), remedy);
+}
+
+/* Takes the port; nobody is listened to yet. */
+static marco_status bind_at(http_server *server, marco_error *error)
 {
     const http_params *params = &server->params;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
-    char port[8], where[NI_MAXHOST + 16];
+    char port[8];
     int one = 1, zero = 0;
     snprintf(port, sizeof port, "%u", params->port);
-    snprintf(where, sizeof where, "%.255s port %s", params->host, port);
     int code = getaddrinfo(params->host, port, &hints, &found);
     if (code)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -457,13 +506,9 @@ static marco_status listen_at(http_server *server, marco_error *error)
         if (found->ai_family == AF_INET6)
             setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
     }
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, BACKLOG) ||
+    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) ||
         getsockname(fd, (struct sockaddr *)&bound, &length)) {
-        const char *remedy = errno == EADDRINUSE ? "; another program has it: choose another --port"
-                             : errno == EACCES   ? "; ports below 1024 want a privilege"
-                                                 : "";
-        status = base_fail(error, errno == EADDRINUSE ? MARCO_ERROR_EXISTS : MARCO_ERROR_NETWORK,
-                           "%s: %s%s", where, strerror(errno), remedy);
+        status = fail_address(server, errno, error);
         if (fd >= 0)
             close(fd);
     } else {
@@ -547,7 +592,11 @@ marco_status http_server_create(const http_params *params, http_server **out, ma
     server->params.cert = server->params.key = NULL;
     server->listener = server->epoll = server->wake = -1;
     pthread_mutex_init(&server->lock, NULL);
-    pthread_cond_init(&server->emptied, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->emptied, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&server->queued, NULL);
 
     marco_status status = MARCO_OK;
@@ -556,7 +605,7 @@ marco_status http_server_create(const http_params *params, http_server **out, ma
         server->params.cert = ""; /* only that there is one */
     }
     if (!status)
-        status = listen_at(server, error);
+        status = bind_at(server, error);
     if (!status)
         status = http_watch_start(server, error);
     for (int i = 0; !status && i < HTTP_WORKERS; i++) {
@@ -566,8 +615,6 @@ marco_status http_server_create(const http_params *params, http_server **out, ma
         else
             server->n_workers++;
     }
-    if (!status)
-        status = start_daemon(server, error);
     if (status) {
         free_server(server);
         return status;
@@ -576,11 +623,19 @@ marco_status http_server_create(const http_params *params, http_server **out, ma
     return MARCO_OK;
 }
 
+marco_status http_server_start(http_server *server, marco_error *error)
+{
+    /* Another may have bound the same port without listening yet. */
+    if (listen(server->listener, BACKLOG))
+        return fail_address(server, errno, error);
+    return start_daemon(server, error);
+}
+
 void http_server_quiesce(http_server *server)
 {
     if (atomic_exchange(&server->quiesced, true))
         return;
-    int fd = MHD_quiesce_daemon(server->daemon);
+    int fd = server->daemon ? MHD_quiesce_daemon(server->daemon) : -1;
     if (fd >= 0)
         shutdown(fd, SHUT_RDWR); /* closed when no thread can look at it any more */
     pthread_mutex_lock(&server->lock);
@@ -593,10 +648,38 @@ void http_server_quiesce(http_server *server)
 
 size_t http_server_open_requests(http_server *server)
 {
+    size_t n = 0;
     pthread_mutex_lock(&server->lock);
-    size_t n = server->n_requests;
+    for (const http_request *request = server->requests; request; request = request->next)
+        n += !atomic_load(&request->receiving);
     pthread_mutex_unlock(&server->lock);
     return n;
+}
+
+/* Ends connections on which nothing is under way, and says to the handlers of the others that they
+ * are to come to an end; what they still say is sent. The lock is the caller's. */
+static void tell_all(http_server *server)
+{
+    for (http_link *link = server->links; link; link = link->next) {
+        if (!link->request || atomic_load(&link->request->receiving))
+            shutdown(link->fd, SHUT_RDWR);
+    }
+    for (http_request *request = server->requests; request; request = request->next)
+        request->left = true;
+    http_watch_wake(server);
+}
+
+/* Ends all connections. The lock is the caller's. */
+static void cut_all(http_server *server)
+{
+    atomic_store(&server->cut, true);
+    for (http_link *link = server->links; link; link = link->next)
+        shutdown(link->fd, SHUT_RDWR);
+    for (http_request *request = server->requests; request; request = request->next) {
+        pthread_mutex_lock(&request->lock);
+        http_resume(request);
+        pthread_mutex_unlock(&request->lock);
+    }
 }
 
 void http_server_close(http_server *server)
@@ -606,19 +689,19 @@ void http_server_close(http_server *server)
     http_server_quiesce(server);
     atomic_store(&server->closing, true);
     pthread_mutex_lock(&server->lock);
-    for (http_link *link = server->links; link; link = link->next)
-        shutdown(link->fd, SHUT_RDWR);
-    for (http_request *request = server->requests; request; request = request->next) {
-        request->left = true;
-        pthread_mutex_lock(&request->lock);
-        http_resume(request);
-        pthread_mutex_unlock(&request->lock);
-    }
-    http_watch_wake(server);
+    tell_all(server);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += HTTP_FAREWELL_SECONDS;
+    while (server->n_requests > 0 &&
+           pthread_cond_timedwait(&server->emptied, &server->lock, &until) == 0)
+        continue;
+    cut_all(server);
     while (server->n_requests > 0)
         pthread_cond_wait(&server->emptied, &server->lock);
     pthread_mutex_unlock(&server->lock);
-    MHD_stop_daemon(server->daemon);
+    if (server->daemon)
+        MHD_stop_daemon(server->daemon);
     free_server(server);
 }
 

@@ -23,8 +23,8 @@ typedef struct http_params {
      * is answered by http_respond or http_stream_begin, then or later, from any thread. */
     void (*on_request)(void *user, http_request *request);
     /* A request that breaks a bound or the protocol, to be answered by http_respond before this
-     * returns: with `status` (400, 413, 501, 503) and what is to be said of it. Its body is not
-     * whole. */
+     * returns: with `status` (400, 413, 417, 501, 503) and what is to be said of it. Its body is
+     * not whole. */
     void (*on_refused)(void *user, http_request *request, int status);
     /* A request has been answered, refused by the server itself, or left by its client: the access
      * log. After it the handle is no more. */
@@ -32,17 +32,22 @@ typedef struct http_params {
     void *user;
 } http_params;
 
+/* Takes the port, so that whatever is wrong with it or the certificate is known; requests come
+ * after http_server_start only, and clients are turned away until then. */
 marco_status http_server_create(const http_params *params, http_server **out, marco_error *error);
+marco_status http_server_start(http_server *server, marco_error *error);
 
 /* Takes no new connections from now on, and closes those between requests. */
 void http_server_quiesce(http_server *server);
 
-/* Requests that have not been answered to the end. */
+/* Requests that have arrived in whole, or been refused, and not been answered to the end. */
 size_t http_server_open_requests(http_server *server);
 
-/* Ends all connections: calls on_gone for requests that have one, waits until all that were handed
- * over have been ended (by http_respond or http_stream_end) and on_done has been called for them,
- * and releases the server. NULL is allowed. */
+/* Ends all connections: at once those on which no request is under way or only half of one has
+ * come; calls on_gone for requests that have one, so that they come to an end, which clients have
+ * two seconds to hear; waits until all that were handed over have been ended (by http_respond or
+ * http_stream_end) and on_done has been called for them, and releases the server. NULL is allowed.
+ */
 void http_server_close(http_server *server);
 
 uint16_t http_server_port(const http_server *server);
@@ -77,7 +82,10 @@ void *http_user(const http_request *request);
 void http_add_header(http_request *request, const char *name, const char *value);
 
 /* Called at most once, from any thread, when the client has gone away before the answer was whole,
- * within a second of it; never after the answer's end. To be set in on_request. */
+ * or the server is being closed; never after the answer's end. To be set in on_request. A client
+ * that only sends no more may still listen (TCP allows that) or be gone: before an answer has begun
+ * it has about a second for it and then counts as gone; of a stream that has begun the next piece
+ * tells. */
 void http_on_gone(http_request *request, void (*gone)(void *user), void *user);
 
 /* The whole answer; the body is copied. The handle may be gone when it returns. */

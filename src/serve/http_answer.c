@@ -200,7 +200,7 @@ static ssize_t pull(void *user, uint64_t position, char *buffer, size_t max)
             request->out_at = request->out_size = 0;
         atomic_fetch_add(&request->sent, now);
         n = (ssize_t)now;
-    } else if (request->broken || (atomic_load(&request->server->closing) && !request->out_whole)) {
+    } else if (request->broken || (atomic_load(&request->server->cut) && !request->out_whole)) {
         n = MHD_CONTENT_READER_END_WITH_ERROR;
     } else if (request->out_whole) {
         n = MHD_CONTENT_READER_END_OF_STREAM;

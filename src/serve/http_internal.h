@@ -16,7 +16,12 @@
 #include "base/time.h"
 #include "serve/http.h"
 
-enum { HTTP_WORKERS = 4, HTTP_LINGERERS = 64 };
+enum {
+    HTTP_WORKERS = 4,
+    HTTP_LINGERERS = 64,
+    HTTP_HALF_SECONDS = 1,     /* for the answer to a client that sends no more, and may listen */
+    HTTP_FAREWELL_SECONDS = 2, /* at the end, for clients to take what they are told */
+};
 
 typedef struct http_link http_link;
 typedef struct http_pair http_pair;
@@ -35,6 +40,7 @@ struct http_link {
     uint64_t id;
     int fd;
     double hung;           /* when its client was seen to send no more; 0: not yet */
+    bool dead;             /* ... or to take no more either */
     double since;          /* when it began, or its last request ended */
     http_request *request; /* being received or answered; the server's lock */
     bool linger;           /* what the client still sends is to be read before it is closed */
@@ -89,6 +95,7 @@ struct http_server {
     int listener;
     uint16_t port;
     atomic_bool quiesced, closing;
+    atomic_bool cut;             /* after `closing`: what is not whole by now will not be sent */
     atomic_uint_fast64_t bodies; /* bytes of all bodies in memory */
     http_credentials *credentials;
     pthread_mutex_t lock;

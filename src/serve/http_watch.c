@@ -11,7 +11,8 @@
 enum {
     TICK = 200,         /* milliseconds between looks at the clock */
     LINGER_TICK = 20,   /* ... while clients are listened to that have been refused */
-    LINGER_SECONDS = 2, /* for which that is done */
+    HUNG_TICK = 4,      /* ... while there are halves of requests that will not be completed */
+    LINGER_SECONDS = 2, /* for which refused clients are listened to */
     HUNG_SECONDS = 1,   /* for what was sent before the end to be read */
     WAKE = 0,           /* the number, among those of connections, of what wakes the watcher */
 };
@@ -44,15 +45,62 @@ void http_watch_linger(http_server *server, int fd)
     http_watch_wake(server);
 }
 
-static void mark_hung(http_server *server, uint64_t id)
+/* A client sends no more, or (`dead`) its connection is broken. */
+static void mark_hung(http_server *server, uint64_t id, bool dead)
 {
-    for (http_link *link = server->links; link; link = link->next) {
-        if (link->id != id)
-            continue;
-        link->hung = base_now();
-        if (link->request && !atomic_load(&link->request->receiving))
-            link->request->left = true;
+    http_link *link = server->links;
+    while (link && link->id != id)
+        link = link->next;
+    if (!link)
+        return;
+    link->hung = link->hung > 0 ? link->hung : base_now();
+    link->dead |= dead;
+    if (!dead) { /* that may follow: it needs not be asked for */
+        struct epoll_event event = {.events = EPOLLONESHOT, .data.u64 = id};
+        epoll_ctl(server->epoll, EPOLL_CTL_MOD, link->fd, &event);
     }
+}
+
+static bool is_streaming(http_request *request)
+{
+    pthread_mutex_lock(&request->lock);
+    bool streaming = request->response != NULL;
+    pthread_mutex_unlock(&request->lock);
+    return streaming;
+}
+
+/* Who sends no more may still listen, or be gone: that shows when something is written to him,
+ * which a stream does soon. Others have a moment for their answer. */
+static bool has_left(const http_link *link, double now)
+{
+    http_request *request = link->request;
+    if (link->dead)
+        return true;
+    double since = link->hung > request->began ? link->hung : request->began;
+    return now - since > HTTP_HALF_SECONDS && !is_streaming(request);
+}
+
+/* Looks after connections whose clients send no more. Whether there are such as are to be looked
+ * after soon. */
+static bool see_to_hung(http_server *server)
+{
+    bool soon = false;
+    double now = base_now();
+    for (http_link *link = server->links; link; link = link->next) {
+        http_request *request = link->request;
+        if (link->hung <= 0)
+            continue;
+        if (request && !atomic_load(&request->receiving)) {
+            request->left |= has_left(link, now);
+            continue;
+        }
+        /* libmicrohttpd, told of the last bytes and of the end at once, reads the bytes alone, and
+         * would keep what is half a request. This wakes it for the end, and takes nothing away of
+         * what has arrived. */
+        shutdown(link->fd, SHUT_RD);
+        soon = true;
+    }
+    return soon;
 }
 
 /* Takes a reference, unless the last has gone and the request is about to. */
@@ -87,8 +135,8 @@ static void tell(http_server *server)
     }
 }
 
-/* Ends connections whose clients will not complete a request any more, which libmicrohttpd, woken
- * by edges alone, can miss; and those that have been silent, or busy with one request, for too
+/* Ends connections whose clients will not complete a request any more, should libmicrohttpd still
+ * keep them; and those that have been silent, or busy with one request, for too
  * long. Whatever they send counts for nothing: one byte a second would keep them for ever. */
 static void end_late(http_server *server)
 {
@@ -140,19 +188,21 @@ static void *watch(void *user)
     http_server *server = user;
     struct epoll_event events[64];
     double looked = base_now();
+    bool soon = false;
     pthread_mutex_lock(&server->lock);
     while (server->watching) {
-        int tick = server->n_lingerers ? LINGER_TICK : TICK;
+        int tick = soon ? HUNG_TICK : server->n_lingerers ? LINGER_TICK : TICK;
         pthread_mutex_unlock(&server->lock);
         int n = epoll_wait(server->epoll, events, sizeof events / sizeof *events, tick);
         pthread_mutex_lock(&server->lock);
         for (int i = 0; i < n; i++) {
             uint64_t count;
             if (events[i].data.u64 != WAKE)
-                mark_hung(server, events[i].data.u64);
+                mark_hung(server, events[i].data.u64, events[i].events & (EPOLLHUP | EPOLLERR));
             else if (read(server->wake, &count, sizeof count) < 0)
                 continue; /* nothing to count */
         }
+        soon = see_to_hung(server);
         tell(server);
         drain(server);
         if (base_now() - looked > 1e-3 * TICK) {

@@ -127,6 +127,8 @@ bool serve_keys_find(const serve_keys *keys, const char *given, char name[64], u
 {
     unsigned char digest[DIGEST];
     size_t size = strlen(given), found = keys->n;
+    while (size > 0 && is_space(given[size - 1]))
+        size--;
     if (size > MAX_KEY || !digest_of(given, size, digest))
         return false;
     for (size_t i = 0; i < keys->n; i++) { /* all of them, whichever it is */

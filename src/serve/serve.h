@@ -39,6 +39,9 @@ const char *serve_models_name(const serve_models *models, size_t i, int64_t *cre
 serve_models *serve_server_models(marco_server *server);
 serve_heavy *serve_server_heavy(marco_server *server);
 
+/* Whether requests under way are being cancelled because the server ends. */
+bool serve_ending(const marco_server *server);
+
 /* Who asks, for turns among clients: the same number for the same key, without keys for the same
  * address. */
 uint64_t serve_client(marco_server *server, const http_request *request);

@@ -1,7 +1,11 @@
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/error.h"
@@ -17,6 +21,8 @@ enum {
     DEFAULT_REQUEST_SECONDS = 60,
     DEFAULT_IDLE_SECONDS = 75,
     HEAVY_QUEUE = 64, /* long requests that may wait to be read */
+    OTHER_FILES = 64,       /* descriptors that are not for connections */
+    LEAST_CONNECTIONS = 16, /* to serve at all */
 };
 
 static const char json_type[] = "application/json";
@@ -67,10 +73,27 @@ static const serve_route *route_at(size_t i)
 
 /* ---- who may --------------------------------------------------------------------------------- */
 
+static bool is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+        return ntohl(four->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
+    return address->sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127));
+}
+
 bool serve_is_loopback(const char *host)
 {
-    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
-           strncmp(host, "127.", 4) == 0;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (getaddrinfo(host, NULL, &hints, &found))
+        return false;
+    bool all = true; /* of what a name stands for */
+    for (const struct addrinfo *at = found; at; at = at->ai_next)
+        all = all && is_loopback(at->ai_addr);
+    freeaddrinfo(found);
+    return all;
 }
 
 /* The part of "[::1]:8080", "localhost:8080" or "example.org" before the port. */
@@ -81,6 +104,13 @@ static size_t host_size(const char *host)
         return end ? (size_t)(end - host) + 1 : strlen(host);
     }
     return strcspn(host, ":/");
+}
+
+/* Whether nothing follows that part but a port. */
+static bool host_is_whole(const char *host)
+{
+    const char *rest = host + host_size(host);
+    return !*rest || (*rest == ':' && rest[1 + strspn(rest + 1, "0123456789")] == '\0');
 }
 
 static bool host_is(const char *host, const char *name)
@@ -103,6 +133,8 @@ static bool host_allowed(const marco_server *server, const char *host)
     const char *cors = server->params.cors ? origin_host(server->params.cors) : NULL;
     if (!server->loopback || !host) /* without: HTTP/1.0, which no browser speaks */
         return true;
+    if (!host_is_whole(host))
+        return false;
     return host_is(host, "localhost") || host_is(host, "127.0.0.1") || host_is(host, "[::1]") ||
            host_is(host, server->params.host) ||
            (cors && host_size(host) == host_size(cors) &&
@@ -265,12 +297,34 @@ static void serve_file_to(http_request *request, const serve_file *file)
     http_respond_static(request, 200, file->type, file->data, file->size);
 }
 
-static bool is_json(const http_request *request)
+/* Whether the body is JSON, in UTF-8, as it stands; refuses otherwise. */
+static bool is_json(http_request *request)
 {
     const char *type = http_header(request, "Content-Type");
+    const char *encoding = http_header(request, "Content-Encoding");
     size_t size = sizeof json_type - 1;
-    return type && strncasecmp(type, json_type, size) == 0 &&
-           (type[size] == '\0' || type[size] == ';' || type[size] == ' ');
+    if (!type || strncasecmp(type, json_type, size) != 0 ||
+        (type[size] != '\0' && type[size] != ';' && type[size] != ' ')) {
+        serve_refuse(request, 415, NULL, NULL, "Content-Type must be application/json");
+        return false;
+    }
+    if (encoding && strcasecmp(encoding, "identity") != 0) {
+        serve_refuse(request, 415, NULL, NULL,
+                     "Content-Encoding '%.100s' is not understood: send the body as it is",
+                     encoding);
+        return false;
+    }
+    const char *charset = strcasestr(type + size, "charset=");
+    if (charset) {
+        charset += strlen("charset=");
+        charset += *charset == '"';
+        if (strncasecmp(charset, "utf-8", 5) != 0 ||
+            (charset[5] && !strchr("\"; \t", charset[5]))) {
+            serve_refuse(request, 415, NULL, NULL, "the body must be in UTF-8");
+            return false;
+        }
+    }
+    return true;
 }
 
 static void dispatch(marco_server *server, http_request *request, serve_info *info)
@@ -291,9 +345,7 @@ static void dispatch(marco_server *server, http_request *request, serve_info *in
         serve_refuse(request, 401, NULL, "invalid_api_key",
                      given_key(request) ? "the API key is not one of this server's"
                                         : "an API key is needed: Authorization: Bearer KEY");
-    } else if (strcmp(route->method, "POST") == 0 && !is_json(request)) {
-        serve_refuse(request, 415, NULL, NULL, "Content-Type must be application/json");
-    } else {
+    } else if (strcmp(route->method, "POST") != 0 || is_json(request)) {
         route->handle(server, request);
     }
     base_text_free(&allow);
@@ -342,9 +394,12 @@ static void on_refused(void *user, http_request *request, int status)
     else if (status == 501)
         serve_refuse(request, status, NULL, NULL,
                      "no transfer coding but chunked is understood here");
+    else if (status == 417)
+        serve_refuse(request, status, NULL, NULL, "nothing is expected here but 100-continue");
     else
         serve_refuse(request, status, NULL, NULL,
-                     "not a sound HTTP request: its path, its Host or what says how long it is");
+                     "not a sound HTTP request: its path, a header's name or value, one that "
+                     "stands twice, or what says how long the request is");
 }
 
 static void on_done(void *user, const http_request *request)
@@ -386,6 +441,11 @@ serve_heavy *serve_server_heavy(marco_server *server)
     return server->heavy;
 }
 
+bool serve_ending(const marco_server *server)
+{
+    return atomic_load(&server->ending);
+}
+
 serve_models *serve_server_models(marco_server *server)
 {
     return server->models;
@@ -404,10 +464,25 @@ marco_serve_params marco_serve_params_default(void)
     };
 }
 
+static rlim_t open_files(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+}
+
 marco_status serve_params_check(const marco_serve_params *params, marco_error *error)
 {
     if (!params->models || params->n_models == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "no model to serve: give -m MODEL");
+    if (!params->host[0])
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "--host '': give an address of this machine, e.g. 127.0.0.1");
+    rlim_t files = open_files();
+    if (files < OTHER_FILES + LEAST_CONNECTIONS)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "this process may have %llu files open, which leaves too few for "
+                         "connections: allow it %d or more (ulimit -n)",
+                         (unsigned long long)files, OTHER_FILES + LEAST_CONNECTIONS);
     if (!params->tls_cert != !params->tls_key)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "TLS needs both a certificate and its key: --tls-cert and --tls-key");
@@ -423,12 +498,12 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
         const char *host = origin_host(cors);
         if (!host || !host[0] || host[strcspn(host, "/ \t\r\n,")])
             return base_fail(error, MARCO_ERROR_ARGUMENT,
-                             "cors: '%s' is no origin; one looks like https://example.org, "
+                             "--cors '%s' is no origin; one looks like https://example.org, "
                              "without a path; * is any",
                              cors);
     }
     if (params->session_dir && !base_is_folder(params->session_dir))
-        return base_fail(error, MARCO_ERROR_NOT_FOUND, "session_dir: there is no folder %s",
+        return base_fail(error, MARCO_ERROR_NOT_FOUND, "--session-dir: there is no folder %s",
                          params->session_dir);
     if (!serve_is_loopback(params->host) && !params->api_key_file && !params->open)
         return base_fail(error, MARCO_ERROR_DENIED,
@@ -459,6 +534,9 @@ http_params serve_http_params(const marco_serve_params *params)
 {
     int32_t connections = params->max_connections ? params->max_connections : DEFAULT_CONNECTIONS;
     int32_t of_one = params->max_connections_per_address;
+    rlim_t files = open_files();
+    if (files > OTHER_FILES && files - OTHER_FILES < (rlim_t)connections)
+        connections = (int32_t)(files - OTHER_FILES);
     return (http_params){
         .host = params->host,
         .port = params->port,
@@ -530,7 +608,7 @@ static void free_params(marco_serve_params *p)
     base_free((char *)p->engine.chat_template);
 }
 
-static marco_status start_http(marco_server *server, marco_error *error)
+static marco_status bind_http(marco_server *server, marco_error *error)
 {
     http_params params = serve_http_params(&server->params);
     char *cert = NULL, *key = NULL;
@@ -589,12 +667,14 @@ marco_status marco_server_create(const marco_serve_params *params, marco_server 
     }
     if (!status && server->params.api_key_file)
         status = serve_keys_load(server->params.api_key_file, &server->keys, error);
+    if (!status) /* what is wrong with port or certificate shows before models are loaded */
+        status = bind_http(server, error);
     if (!status)
         status = serve_models_create(server, &server->models, error);
     if (!status)
         status = serve_heavy_create(HEAVY_QUEUE, &server->heavy, error);
     if (!status)
-        status = start_http(server, error);
+        status = http_server_start(server->http, error);
     if (status) {
         marco_server_close(server);
         return status;
@@ -650,8 +730,11 @@ marco_status marco_server_shutdown(marco_server *server, size_t *cancelled, marc
     atomic_store(&server->stopping, true);
     if (server->http) {
         left = wait_open(server, server->params.grace_seconds);
-        serve_heavy_stop(server->heavy);
-        serve_models_stop(server->models);
+        atomic_store(&server->ending, true);
+        if (server->heavy)
+            serve_heavy_stop(server->heavy);
+        if (server->models)
+            serve_models_stop(server->models);
         http_server_close(server->http);
         server->http = NULL;
     }

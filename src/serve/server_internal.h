@@ -32,6 +32,7 @@ struct marco_server {
     bool loopback;
     char *url;
     atomic_bool stopping;
+    atomic_bool ending; /* the time of grace is over */
 };
 
 /* ---- keys.c ---- */
@@ -96,6 +97,7 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
 /* The two texts of the TLS files, "" and NULL without them. */
 marco_status serve_tls_read(const marco_serve_params *params, char **cert, char **key,
                             marco_error *error);
+/* Whether all that a host stands for is this machine alone. */
 bool serve_is_loopback(const char *host);
 http_params serve_http_params(const marco_serve_params *params);
 

@@ -109,7 +109,8 @@ def plain():
     for name in ["localhost", "127.0.0.1", "[::1]", f"localhost:{server.port}", "LOCALHOST:1"]:
         check(f"Host {name}", server.status("/v1/models", Host=name) == 200)
     for name in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "",
-                 "evil.example:8080", "[::2]", "localhost@evil", "xlocalhost", "[::1"]:
+                 "evil.example:8080", "[::2]", "localhost@evil", "xlocalhost", "[::1",
+                 "localhost:80@evil.example", "localhost/evil", "localhost:x", "[::1]x"]:
         for path in ["/", "/v1/models", "/health"]:
             status, _, text = server.ask(path, Host=name)
             check(f"Host '{name}' {path}", status == 403 and "localhost" in message_of(text), text)
@@ -125,6 +126,17 @@ def plain():
                  "application/jsonx", ""]:
         status, _, text = server.ask("/tokenize", "POST", '{"prompt": "a"}', Content_Type=kind)
         check(f"body of '{kind}'", status == 415, (status, text))
+    for kind in ["application/json; charset=utf-16", 'application/json; charset="latin1"']:
+        status, _, text = server.ask("/tokenize", "POST", '{"prompt": "a"}', Content_Type=kind)
+        check(f"body of '{kind}'", status == 415 and "UTF-8" in message_of(text), (status, text))
+    for kind in ["application/json;charset=utf-8", 'Application/JSON ; x=y; Charset="UTF-8"']:
+        check(f"body of '{kind}'", server.status(
+            "/tokenize", "POST", '{"prompt": "a"}', Content_Type=kind) == 200)
+    status, _, text = server.ask("/tokenize", "POST", "{}", Content_Type="application/json",
+                                 Content_Encoding="gzip")
+    check("a compressed body", status == 415 and "gzip" in message_of(text), (status, text))
+    status, _, text = server.ask("/health", Expect="wonders")
+    check("wonders", status == 417, (status, text))
     check("no type", server.status("/tokenize", "POST", "{}") == 415)
 
     # Metrics count what was.
@@ -177,6 +189,8 @@ def keys():
     check("keys do not count in the query", server.status("/v1/models?key=alpha-key") == 401)
     check("a key", server.status("/v1/models", Authorization="Bearer alpha-key") == 200)
     check("bearer, in any case", server.status("/v1/models", Authorization="bearer beta-key") == 200)
+    check("blanks after a key", server.status("/v1/models", x_api_key="beta-key \t ") == 200
+          and server.status("/v1/models", Authorization="Bearer alpha-key ") == 200)
     check("x-api-key", server.status("/v1/models", x_api_key="beta-key") == 200)
     check("a key before the type of the body",
           server.status("/tokenize", "POST", "{}", Content_Type="text/plain") == 401)
@@ -293,37 +307,69 @@ def half_request(server):
 
 
 def ending():
-    # A request that is still being sent when the end is announced, and completed in time.
-    server = Server("--grace", "20")
-    half = half_request(server)
-    server.signal(signal.SIGTERM)
-    server.wait_for("shutting down")
-    status, headers, text = server.ask("/health")
-    check("health says so", status == 503 and headers["Retry-After"]
-          and headers["Connection"] == "close", (status, headers))
-    check("and waits", server.process.poll() is None)
-    half.sendall(b"67890")
-    check("an answer", half.recv(4096).startswith(b"HTTP/1.1 503"))
-    half.close()
-    check("exit status", server.end() == 0)
-    check("nothing was cancelled", "cancelled" not in server.said(), server.said())
-
-    # One that is not.
-    server = Server("--grace", "0")
+    # A request that is still being sent when the end is announced is not waited for.
+    server = Server("--grace", "100")
     half = half_request(server)
     check("exit status", server.stop() == 0)
-    check("it was cancelled", "1 request had to be cancelled" in server.said(), server.said())
+    check("nothing was cancelled", "cancelled" not in server.said(), server.said())
     check("it is in the log", '"path":"/tokenize","status":0' in server.said(), server.said())
     half.close()
 
-    # Impatience.
-    server = Server("--grace", "100")
-    half = half_request(server)
-    server.signal(signal.SIGINT)
-    server.wait_for("shutting down")
-    server.signal(signal.SIGINT)
-    check("a second Ctrl-C", server.end() == -signal.SIGINT, server.said())
-    half.close()
+    # SIGTERM before the model is loaded: waiting, blocked, when the program begins.
+    def early():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ended = subprocess.run([program, "serve", "-m", "model.gguf", "--port", "0"], timeout=30,
+                           stderr=subprocess.PIPE, preexec_fn=early)
+    check("SIGTERM while loading", ended.returncode == 0 and b"listening" not in ended.stderr, ended)
+
+    # The port is looked at before the model is.
+    taken = socket.create_server(("127.0.0.1", 0))
+    ended = subprocess.run([program, "serve", "-m", "model.gguf", "--port",
+                            str(taken.getsockname()[1])], timeout=30, stderr=subprocess.PIPE)
+    check("a port that is taken", ended.returncode == 1 and b"--port" in ended.stderr
+          and b"loaded" not in ended.stderr, ended)
+    taken.close()
+
+
+def stalled():
+    """Somebody who is to read the log, and does not."""
+    reader, writer = os.pipe()
+    started = subprocess.Popen([program, "serve", "-m", "model.gguf", "--port", "0"],
+                               stdout=subprocess.DEVNULL, stderr=writer)
+    os.close(writer)
+    text = b""
+    while b"Ctrl-C" not in text:
+        text += os.read(reader, 4096)
+    port = int(re.search(rb":(\d+)", text[text.index(b"listening"):]).group(1))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    answered = 0
+    for _ in range(900):  # of some 130 bytes each: more than a pipe takes
+        connection.request("GET", "/health")
+        answered += connection.getresponse().read() != b""
+    check("a log that nobody reads", answered == 900, answered)
+    connection.close()
+    started.send_signal(signal.SIGTERM)
+    try:
+        check("an end all the same", started.wait(20) == 0)
+    except subprocess.TimeoutExpired:
+        check("an end all the same", False)
+        started.kill()
+        started.wait()
+    os.close(reader)
+
+    # Nothing where standard files should be.
+    started = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", program, "serve", "-m",
+                                "model.gguf", "--port", "0", "--log", "closed.log"])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (
+            os.path.exists("closed.log") and os.path.getsize("closed.log")):
+        time.sleep(0.02)
+    open_files = [os.readlink(f"/proc/{started.pid}/fd/{i}") for i in range(3)]
+    check("missing standard files", open_files == ["/dev/null"] * 3, open_files)
+    started.send_signal(signal.SIGTERM)
+    check("exit status", started.wait(30) == 0)
 
 
 def begin(server, **parameters):
@@ -401,14 +447,40 @@ def work():
     check("the reply goes on", all(stream.recv(4096) for _ in range(20)))
     stream.close()
     check("exit status", server.end() == 0)
-    check("the reply was not cut", "cancelled" not in server.printed().split("shutting down")[1]
-          .replace('"finish":"cancelled"', ""), server.printed())
+    check("the reply was not cut", "cancelled" not in server.said().split("shutting down")[1]
+          .replace('"finish":"cancelled"', ""), server.said())
     server = serve("--grace", "0")
     streams = [begin(server, model="long", max_tokens=900000) for _ in range(3)]
     check("exit status", server.stop() == 0)
     check("they were cancelled", "3 requests had to be cancelled" in server.said(),
           server.said())
-    check("and cut short", all(b"[DONE]" not in rest(stream) for stream in streams))
+    texts = [rest(stream) for stream in streams]
+    check("and told so", all(b"[DONE]" not in text and b"going down" in text for text in texts),
+          texts[0][-300:])
+
+    # Nor is one without a stream dropped without a word; and a second signal is impatience.
+    for number in signal.SIGTERM, signal.SIGINT:
+        server = serve("--grace", "0" if number == signal.SIGTERM else "100")
+        body = json.dumps({"model": "long", "prompt": "abc", "max_tokens": 900000,
+                           "ignore_eos": True})
+        connection = server.connection()
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        while metric(server, "marco_active_requests") < 1:
+            time.sleep(0.02)
+        server.signal(number)
+        if number == signal.SIGTERM:
+            response = connection.getresponse()
+            text = response.read()
+            check("an answer at the end", response.status == 503 and b"going down" in text, text)
+            check("exit status", server.end() == 0)
+        else:
+            server.wait_for("shutting down")
+            status, headers, text = server.ask("/health")
+            check("health says so", status == 503 and headers["Retry-After"]
+                  and headers["Connection"] == "close", (status, headers))
+            server.signal(signal.SIGINT)
+            check("a second Ctrl-C", server.end() == -signal.SIGINT, server.said())
+        connection.close()
 
 
 def manager():
@@ -471,7 +543,7 @@ def tls():
     check("exit status", server.stop() == 0)
 
 
-for part in plain, keys, cors, limits, ending, work, manager, tls:
+for part in plain, keys, cors, limits, ending, stalled, work, manager, tls:
     part()
 print(f"serve.py: {checks} checks, {failed} failed")
 sys.exit(failed > 0)

@@ -7,6 +7,7 @@ works "$marco" synth tiny-qwen3moe model.gguf --type Q8_0
 
 refuses 2 'give -m MODEL' "$marco" serve
 refuses 2 "port '70000'" "$marco" serve -m model.gguf --port 70000
+refuses 2 'from 0 to 65535' "$marco" serve -m model.gguf --port=-1
 refuses 2 "model '=x'" "$marco" serve -m =x
 refuses 2 "ram 'much'" "$marco" serve -m model.gguf --ram much
 refuses 2 'excludes' "$marco" serve -m model.gguf --ram 1G --mmap
@@ -21,6 +22,12 @@ check 'no keys' grep -q '^keys: none' out
 refuses 1 'nowhere\.gguf' "$marco" serve --check -m nowhere.gguf --port 0
 refuses 1 "called 'a' already" "$marco" serve --check -m a=model.gguf -m a=model.gguf --port 0
 refuses 1 'api-key-file' "$marco" serve --check -m model.gguf --port 0 --host 0.0.0.0
+refuses 1 'api-key-file' "$marco" serve --check -m model.gguf --port 0 --host 127.evil.invalid
+refuses 1 "host ''" "$marco" serve --check -m model.gguf --port 0 --host ''
+works "$marco" serve --check -m model.gguf --port 0 --host 127.0.0.2
+refuses 1 'ulimit' sh -c 'ulimit -n 64; exec "$@"' sh "$marco" serve -m model.gguf --port 0
+works sh -c 'ulimit -n 100; exec "$@"' sh "$marco" serve --check -m model.gguf --port 0
+check 'fewer connections' grep -q '36 connections are taken, not 1024' err
 works "$marco" serve --check -m model.gguf --port 0 --host 0.0.0.0 --open
 refuses 1 'nokeys' "$marco" serve --check -m model.gguf --port 0 --api-key-file nokeys
 printf '# nothing\n\n' >empty

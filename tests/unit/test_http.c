@@ -195,7 +195,8 @@ static fixture *open_server(const http_params *given)
     params.user = f;
     sem_init(&f->step, 0, 0);
     sem_init(&f->left, 0, 0);
-    if (http_server_create(&params, &f->server, &error) != MARCO_OK)
+    if (http_server_create(&params, &f->server, &error) != MARCO_OK ||
+        http_server_start(f->server, &error) != MARCO_OK)
         fail_msg("%s", error.message);
     return f;
 }
@@ -429,6 +430,18 @@ static void unsound_requests(void **state)
         "GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /%0a HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /%4 HTTP/1.1\r\nHost: x\r\n\r\n",
+        /* What others take for a length, or for one header, must not be taken for nothing. */
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 28\r\n\r\nGET / HTTP/1.1\r\nHost: "
+        "x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length\t: 28\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n"
+        "0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nA@b: c\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nX: a\x01z\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nOrigin: http://y\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\ncontent-type: a/b\r\nContent-Type: c/d\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n",
         "AVERYLONGMETHODINDEED / HTTP/1.1\r\nHost: x\r\n\r\n",
         "\x16\x03\x01\x02\x01\x01\xFC\r\n\r\n",
     };
@@ -438,7 +451,7 @@ static void unsound_requests(void **state)
         say(fd, requests[i]);
         char *text = hear(fd, NULL); /* to the end: it is closed */
         if (text[0] && strncmp(text, "HTTP/1.1 400", 12) != 0 &&
-            strncmp(text, "HTTP/1.1 501", 12) != 0)
+            strncmp(text, "HTTP/1.1 417", 12) != 0 && strncmp(text, "HTTP/1.1 501", 12) != 0)
             fail_msg("request %zu: %s", i, text);
         free(text);
         close(fd);
@@ -584,7 +597,8 @@ static void leavers_are_noticed(void **state)
         else
             close(fd);
         wait_for(&f->left);
-        assert_true(now() - begin < 1);
+        /* A broken connection at once; of one who sends no more it is not known yet. */
+        assert_true(now() - begin < (i == 1 ? 1 : 3));
         if (i == 2)
             close(fd);
         wait_count(&f->done, 2 * i + 1);
@@ -620,6 +634,84 @@ static void leavers_in_the_middle(void **state)
     close_server(f);
 }
 
+/* They make room at once: where an address may have one connection, each of these would keep the
+ * next client out. */
+static void leavers_make_room(void **state)
+{
+    static const char *const halves[] = {
+        "G", "GET / HT", "GET / HTTP/1.1\r\nHost: x", "GET / HTTP/1.1\r\nHost: x\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"};
+    (void)state;
+    http_params params = defaults(NULL);
+    params.max_connections_per_address = 1;
+    fixture *f = open_server(&params);
+    double begin = now();
+    for (int i = 0; i < 20; i++) {
+        int fd = dial(f);
+        say(fd, halves[i % 5]);
+        if (i % 2)
+            poll(NULL, 0, 2); /* the end comes with the rest, or by itself */
+        close(fd);
+        for (bool fine = false; !fine;) {
+            fd = dial(f);
+            say(fd, "GET / HTTP/1.0\r\n\r\n");
+            char *text = hear(fd, NULL);
+            fine = strstr(text, "200") != NULL;
+            free(text);
+            close(fd);
+        }
+    }
+    assert_true(now() - begin < 6); /* 20, were each noticed after a second */
+    close_server(f);
+}
+
+/* To send no more is not to leave. */
+static void listeners_are_answered(void **state)
+{
+    (void)state;
+    fixture *f = open_server(NULL);
+    for (int i = 0; i < 10; i++) {
+        int fd = dial(f);
+        say(fd, GET("/later") GET("/later"));
+        shutdown(fd, SHUT_WR);
+        char *text = hear(fd, NULL);
+        assert_int_equal(count_of(text, "HTTP/1.1 200"), 2);
+        free(text);
+        close(fd);
+    }
+    /* A stream goes on for longer than that is borne otherwise. */
+    int fd = dial(f);
+    say(fd, GET("/stream"));
+    free(hear(fd, "\r\n\r\n"));
+    shutdown(fd, SHUT_WR);
+    poll(NULL, 0, 1500);
+    for (int i = 0; i < 50; i++)
+        sem_post(&f->step);
+    expect(fd, "", "piece 49", "piece 49");
+    close(fd);
+    assert_int_equal(atomic_load(&f->gone), 0);
+    close_server(f);
+}
+
+/* A port is taken before anybody is listened to. */
+static void bound_before_started(void **state)
+{
+    (void)state;
+    fixture f = {0};
+    http_params params = defaults(&f);
+    marco_error error = {0};
+    assert_int_equal(http_server_create(&params, &f.server, &error), MARCO_OK);
+    assert_int_not_equal(http_server_port(f.server), 0);
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(http_server_port(f.server)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_not_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(fd);
+    assert_int_equal(http_server_open_requests(f.server), 0);
+    http_server_close(f.server); /* without ever having started */
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -634,9 +726,9 @@ static void closing(void **state)
     say(half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
     wait_count(&f->handed, 5);
     double until = now() + 5;
-    while (http_server_open_requests(f->server) < 5 && now() < until)
+    while (http_server_open_requests(f->server) < 4 && now() < until)
         poll(NULL, 0, 2);
-    assert_int_equal(http_server_open_requests(f->server), 5);
+    assert_int_equal(http_server_open_requests(f->server), 4); /* half a one does not count */
 
     http_server_quiesce(f->server);
     assert_true(is_closed(idle));
@@ -648,9 +740,10 @@ static void closing(void **state)
     close(late);
     close_server(f); /* wants all to be done */
     for (int i = 0; i < 3; i++) {
-        assert_true(is_closed(never[i]));
+        expect(never[i], "", NULL, "HTTP/1.1 499"); /* what they were told at the end */
         close(never[i]);
     }
+    assert_true(is_closed(half));
     close(idle);
     close(flooded);
     close(half);
@@ -864,6 +957,9 @@ int main(void)
         cmocka_unit_test(pieces_come_at_once),
         cmocka_unit_test(leavers_are_noticed),
         cmocka_unit_test(leavers_in_the_middle),
+        cmocka_unit_test(leavers_make_room),
+        cmocka_unit_test(listeners_are_answered),
+        cmocka_unit_test(bound_before_started),
         cmocka_unit_test(closing),
         cmocka_unit_test(connections_are_bounded),
         cmocka_unit_test(many_at_once),
