@@ -19,7 +19,6 @@
 enum {
     HTTP_WORKERS = 4,
     HTTP_LINGERERS = 64,
-    HTTP_HALF_SECONDS = 1,     /* for the answer to a client that sends no more, and may listen */
     HTTP_FAREWELL_SECONDS = 2, /* at the end, for clients to take what they are told */
 };
 

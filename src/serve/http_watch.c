@@ -70,14 +70,11 @@ static bool is_streaming(http_request *request)
 }
 
 /* Who sends no more may still listen, or be gone: that shows when something is written to him,
- * which a stream does soon. Others have a moment for their answer. */
-static bool has_left(const http_link *link, double now)
+ * which a stream does soon. Others are taken to be gone, as nearly all are: nothing more is to be
+ * computed for them. */
+static bool has_left(const http_link *link)
 {
-    http_request *request = link->request;
-    if (link->dead)
-        return true;
-    double since = link->hung > request->began ? link->hung : request->began;
-    return now - since > HTTP_HALF_SECONDS && !is_streaming(request);
+    return link->dead || !is_streaming(link->request);
 }
 
 /* Looks after connections whose clients send no more. Whether there are such as are to be looked
@@ -85,13 +82,12 @@ static bool has_left(const http_link *link, double now)
 static bool see_to_hung(http_server *server)
 {
     bool soon = false;
-    double now = base_now();
     for (http_link *link = server->links; link; link = link->next) {
         http_request *request = link->request;
         if (link->hung <= 0)
             continue;
         if (request && !atomic_load(&request->receiving)) {
-            request->left |= has_left(link, now);
+            request->left |= has_left(link);
             continue;
         }
         /* libmicrohttpd, told of the last bytes and of the end at once, reads the bytes alone, and
