@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -146,6 +147,16 @@ for choice in answer["choices"]:
 first, second = (c["logprobs"]["token_logprobs"] for c in answer["choices"])
 check("the same beginning, the same scores", first[1] == second[1])
 
+# A character that is begun and not ended counts as one.
+status, answer = ask("POST", "/v1/completions", {
+    "prompt": [226, 97, 98], "echo": True, "logprobs": 1, "max_tokens": 0})
+check("offsets after a broken character", answer["choices"][0]["logprobs"]["text_offset"]
+      == [0, 1, 2], answer)
+status, answer = ask("POST", "/v1/completions", {
+    "prompt": [226, 130, 172, 98], "echo": True, "logprobs": 1, "max_tokens": 0})
+check("offsets within a whole one", answer["choices"][0]["text"] == "\u20acb" and
+      answer["choices"][0]["logprobs"]["text_offset"] == [0, 0, 0, 1], answer)
+
 # ---- Anthropic's form ----------------------------------------------------------------------------
 
 body = {"messages": HELLO, "max_tokens": 5, "temperature": 0}
@@ -167,6 +178,10 @@ for path, body, param in (
     ("/v1/chat/completions", {**CHAT, "max_token": 1}, "max_token"),
     ("/v1/chat/completions", {**CHAT, "n": 0}, "n"),
     ("/v1/chat/completions", {**CHAT, "stop": ["x"] * 5000}, "stop"),
+    ("/v1/chat/completions", {**CHAT, "stop": "x", "response_format": {"type": "json_object"}},
+     "stop"),
+    ("/v1/chat/completions", {**CHAT, "stop": "x", "tools": [PING], "tool_choice": "required"},
+     "stop"),
     ("/v1/chat/completions", {**CHAT, "tools": [PING] * 129}, "tools"),
     ("/v1/chat/completions", {**CHAT, "logit_bias": {"512": 1}}, "logit_bias"),
     ("/v1/chat/completions", {**CHAT, "max_tokens": 5000}, "messages"),
@@ -215,8 +230,9 @@ def leave(stream):
                            + str(len(body)).encode() + b"\r\n\r\n" + body)
         if stream:
             connection.recv(1000)
-        else:
+        else:  # broken: who merely sends no more has a second for the answer
             time.sleep(0.05)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 before = metric("marco_reply_tokens_total")
