@@ -318,6 +318,17 @@ static marco_status load(serve_models *models, entry *e, marco_error *error)
     return MARCO_OK;
 }
 
+/* What clients hear of a model that does not load. A lack of memory passes; what else is wrong is the
+ * operator's to know, files' names with it, and no fault of the request. */
+static marco_status tell_clients(const entry *e, marco_status status, marco_error *error)
+{
+    if (status == MARCO_OK || status == MARCO_ERROR_MEMORY || status == MARCO_ERROR_BUSY ||
+        status == MARCO_ERROR_CANCELLED)
+        return status;
+    return base_fail(error, MARCO_ERROR_IO,
+                     "the model '%s' cannot be loaded; the server's log says why", e->model.name);
+}
+
 /* Those who wait for the model get it, or hear why not. The lock is the caller's; it is given away.
  */
 static void serve_waiters(serve_models *models, entry *e, marco_status status,
@@ -389,6 +400,7 @@ static void *run_loader(void *user)
             e->state = LOADING;
             pthread_mutex_unlock(&models->lock);
             marco_status status = load(models, e, &error);
+            status = tell_clients(e, status, &error);
             pthread_mutex_lock(&models->lock);
             e->state = status ? UNLOADED : LOADED;
             e->used = base_now();
