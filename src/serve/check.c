@@ -25,6 +25,14 @@ static marco_status check_model(const marco_serve_params *params, size_t i, cons
         model_source_close(source);
         return status;
     }
+    int32_t n_ctx = params->scheduler.n_ctx;
+    if (n_ctx > config->n_ctx_train) {
+        status = base_fail(error, MARCO_ERROR_ARGUMENT,
+                           "%s: a context of %d tokens is asked for, and it was made for %d", path,
+                           n_ctx, config->n_ctx_train);
+        model_source_close(source);
+        return status;
+    }
     int threads = engine->threads ? engine->threads : base_cpu_count();
     tensor_type kv = engine->kv_type == MARCO_KV_F32    ? TENSOR_F32
                      : engine->kv_type == MARCO_KV_Q8_0 ? TENSOR_Q8_0
@@ -41,9 +49,7 @@ static marco_status check_model(const marco_serve_params *params, size_t i, cons
         base_text_printf(out, "model: %s%s: %s, ", name, i == 0 ? " (the default)" : "",
                          model_arch_name(config->arch));
         model_plan_describe(&plan, path, out);
-        int32_t n_ctx = params->scheduler.n_ctx;
-        base_text_printf(out, ", context %d tokens\n",
-                         n_ctx && n_ctx < config->n_ctx_train ? n_ctx : config->n_ctx_train);
+        base_text_printf(out, ", context %d tokens\n", n_ctx ? n_ctx : config->n_ctx_train);
     }
     model_source_close(source);
     return status;

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -20,7 +22,8 @@ enum {
     DEFAULT_CONNECTIONS = 1024,
     DEFAULT_REQUEST_SECONDS = 60,
     DEFAULT_IDLE_SECONDS = 75,
-    HEAVY_QUEUE = 64, /* long requests that may wait to be read */
+    HEAVY_QUEUE = 64,       /* long requests that may wait to be read */
+    MOST_PARALLEL = 256,    /* the scheduler's */
     OTHER_FILES = 64,       /* descriptors that are not for connections */
     LEAST_CONNECTIONS = 16, /* to serve at all */
 };
@@ -493,6 +496,9 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
         params->max_connections < 0 || params->request_seconds < 0 || params->idle_seconds < 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "numbers of seconds and of connections may not be negative");
+    if (params->scheduler.parallel < 0 || params->scheduler.parallel > MOST_PARALLEL)
+        return base_fail(error, MARCO_ERROR_ARGUMENT, "--parallel %d is not between 1 and %d",
+                         params->scheduler.parallel, MOST_PARALLEL);
     const char *cors = params->cors;
     if (cors && strcmp(cors, "*") != 0) {
         const char *host = origin_host(cors);
@@ -505,6 +511,8 @@ marco_status serve_params_check(const marco_serve_params *params, marco_error *e
     if (params->session_dir && !base_is_folder(params->session_dir))
         return base_fail(error, MARCO_ERROR_NOT_FOUND, "--session-dir: there is no folder %s",
                          params->session_dir);
+    if (params->session_dir && access(params->session_dir, R_OK | W_OK | X_OK))
+        return base_fail_errno(error, errno, "writing to --session-dir", params->session_dir);
     if (!serve_is_loopback(params->host) && !params->api_key_file && !params->open)
         return base_fail(error, MARCO_ERROR_DENIED,
                          "host %s: others could use this server without a key; give "
