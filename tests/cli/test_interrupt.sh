@@ -15,10 +15,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open("err", "wb"))
 deadline = time.monotonic() + 120
+
+def size(path):
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:  # it has got another name since it was listed
+        return 0
+
 if what == "output":  # the first piece of a reply
     process.stdout.read(1)
 else:  # a file being written
-    while not any(os.path.getsize(os.path.join(folder, name)) > 100000
+    while not any(size(os.path.join(folder, name)) > 100000
                   for folder, _, names in os.walk("room") for name in names):
         if process.poll() is not None or time.monotonic() > deadline:
             sys.exit(99)
