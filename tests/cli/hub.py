@@ -30,6 +30,7 @@ FAULTS = {
     "token": None,  # the API and the files need this token
     "cut": 0,  # every answer for a large file ends after so many bytes, the connection with it
     "cut_once": 0,  # the same, once for each range
+    "promise": 0,  # answers for files say that they are so many bytes longer, then end
     "flip": None,  # the file whose bytes come wrong
     "short": None,  # the file that is served one byte short
     "longer": None,  # the file that is served one byte long
@@ -299,10 +300,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + faults["promise"]))
         self.end_headers()
         if head:
             return None
+        self.close_connection = self.close_connection or faults["promise"] > 0
         for at in range(0, len(body), 1 << 16):
             piece = body[at : at + (1 << 16)]
             if cut and at + len(piece) >= cut and cut < len(body):

@@ -194,6 +194,12 @@ done
 served "all(min(r['at'] for r in rows if r['path'] == b['path'] and r['at'] > b['at']) >=
     b['at'] + 1 for b in rows if b['code'] == 429 and b['server'] == 'hub')"
 served "{r['server'] for r in rows if r['code'] == 429} == {'hub', 'cdn'}"
+# An answer of more than the range that was asked for, and all of the range comes.
+fresh
+faults '{"promise": 100}'
+works "$marco" pull org/tiny --include 'sub/large.bin'
+check 'the file' cmp -s "$snapshot"/*/sub/large.bin hub/org/tiny/sub/large.bin
+served "sent('cdn') == $size"
 
 # ---- faults that do not -----------------------------------------------------------------------
 
