@@ -46,6 +46,7 @@ FAULTS = {
     "page": 1000,  # entries of the tree a page
     "huge_json": False,
     "next": None,  # what the Link header of the tree says
+    "drip": False,  # the API's answers come byte by byte, ten in a second
     "garbage": None,  # the body of the API's answers
     "sha": None,  # the commit that the API tells for any revision
 }
@@ -212,6 +213,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         files, commit = self.find(hub, model, revision)
         if files is None:
             return None
+        if faults["drip"]:
+            return self.send_drops()
         if faults["garbage"] is not None:
             return self.say(200, faults["garbage"].encode(), head)
         if question == "revision":
@@ -253,6 +256,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         while True:
             self.wfile.write(b'["' + b"x" * (1 << 20))
+
+    def send_drops(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        for _ in range(1000):
+            self.wfile.write(b" ")
+            time.sleep(0.1)
 
     def resolve(self, hub, faults, model, revision, path, head):
         files, commit = self.find(hub, model, revision)

@@ -6,7 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 export HOME="$scratch" HF_HUB_CACHE="$scratch/cache"
 unset HF_HOME HF_TOKEN HF_TOKEN_PATH HF_ENDPOINT HF_HUB_OFFLINE http_proxy https_proxy all_proxy \
     no_proxy SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE
-export MARCO_HUB_PACE=0.05 # of waits between tries, and of the times that what has come is recorded
+# Of waits between tries, of the times that what has come is recorded, and of patience.
+export MARCO_HUB_PACE=0.05
 servers=
 trap 'kill $servers 2>/dev/null; rm -rf "$scratch"' EXIT
 
@@ -230,6 +231,7 @@ breaks '{"size": {"sub/large.bin": 1e300}}' 'size'
 breaks '{"size": {"sub/large.bin": -1}}' 'size'
 breaks '{"next": "http://127.0.0.2/x"}' 'elsewhere'
 breaks '{"huge_json": true}' 'answer of more than'
+MARCO_HUB_PACE=0.01 breaks '{"drip": true}' 'answers too slowly: given up after 2 seconds'
 breaks '{"sha": "main"}' 'no commit in the answer'
 other=0123456789012345678901234567890123456789
 faults "{\"sha\": \"$other\"}"
