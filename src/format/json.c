@@ -23,6 +23,12 @@ static marco_status give(const char *name, size_t size, json_t *value, const jso
     /* jansson says what is wrong with a text; where it says nothing, memory ran out. */
     if (json_error_code(problem) == json_error_out_of_memory || !problem->text[0])
         return base_fail_memory(error, size, name);
+    if (json_error_code(problem) == json_error_numeric_overflow)
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "%s: line %d, column %d: a number out of the supported range: %s; whole "
+                         "numbers have 64 bits (write larger ones with an exponent, as 1e20) and "
+                         "others end at 1.8e308",
+                         name, problem->line, problem->column, problem->text);
     return base_fail(error, MARCO_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", name,
                      problem->line, problem->column, problem->text);
 }

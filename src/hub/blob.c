@@ -95,9 +95,30 @@ static uint64_t read_record(const hub_blob *blob, int record, int part, uint8_t 
     return present;
 }
 
+/* O_NONBLOCK: opening a FIFO must not hang before fstat tells what it is. -1 with EEXIST where
+ * something else than a file has the name. */
 static int open_plain(const char *path, int flags)
 {
-    return open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0666);
+    struct stat st;
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    if (fd < 0 || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)))
+        return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
+static marco_status open_to_write(const char *path, int *fd, marco_error *error)
+{
+    *fd = open_plain(path, O_RDWR | O_CREAT);
+    if (*fd >= 0)
+        return MARCO_OK;
+    if (errno == EEXIST || errno == ELOOP || errno == EISDIR || errno == ENXIO)
+        return base_fail(error, MARCO_ERROR_IO,
+                         "cannot write %s: something that is no plain file has this name: remove "
+                         "it, and try again",
+                         path);
+    return base_fail_errno(error, errno, "cannot write", path);
 }
 
 uint64_t hub_blob_kept(const hub_blob *blob)
@@ -166,12 +187,11 @@ static marco_status open_part(hub_blob *blob, marco_error *error)
     marco_status status = hub_hash_create(blob->file, &blob->hash, error);
     if (status)
         return status;
-    blob->fd = open_plain(blob->part, O_RDWR | O_CREAT);
-    if (blob->fd < 0)
-        return base_fail_errno(error, errno, "cannot write", blob->part);
-    blob->record_fd = open_plain(blob->record, O_RDWR | O_CREAT);
-    if (blob->record_fd < 0)
-        return base_fail_errno(error, errno, "cannot write", blob->record);
+    status = open_to_write(blob->part, &blob->fd, error);
+    if (!status)
+        status = open_to_write(blob->record, &blob->record_fd, error);
+    if (status)
+        return status;
     blob->present = read_record(blob, blob->record_fd, blob->fd, blob->state);
     if (blob->present == 0)
         return begin_anew(blob, error);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -204,4 +205,15 @@ marco_status hub_folder_remove(const char *path, uint64_t *freed, marco_error *e
                          "remove it by hand",
                          path, DEEPEST);
     return code ? base_fail_errno(error, code, "cannot remove", path) : MARCO_OK;
+}
+
+const char *hub_amount(uint64_t bytes, char *out)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= (unit ? 999.95 : 1000) && unit < 6; unit++)
+        value /= 1000;
+    snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return out;
 }

@@ -41,4 +41,7 @@ marco_status hub_folder_remove(const char *path, uint64_t *freed, marco_error *e
 /* The bytes that removing a file with these properties sets free. */
 uint64_t hub_bytes_of(const struct stat *st);
 
+/* "18.4 GB", "512 B" into out [32]; returns it. */
+const char *hub_amount(uint64_t bytes, char *out);
+
 #endif

@@ -9,8 +9,9 @@
 #include "base/memory.h"
 #include "base/time.h"
 
-/* Seconds: to connect, without a byte, and between two questions whether to go on. */
-enum { CONNECT_SECONDS = 20, SILENT_SECONDS = 30 };
+/* Seconds: to connect, with fewer than SLOW_BYTES in each, and for one of the hub's lists, tries
+ * together. A hub that drips is as good as silent. */
+enum { CONNECT_SECONDS = 20, SILENT_SECONDS = 30, SLOW_BYTES = 256, ANSWER_SECONDS = 180 };
 
 static pthread_once_t started = PTHREAD_ONCE_INIT;
 
@@ -220,7 +221,7 @@ marco_status hub_net_prepare(const hub_net *net, CURL *easy, const char *url, hu
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "marco/" MARCO_VERSION);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES);
     curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)SILENT_SECONDS);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 256L << 10);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, ours ? net->with_token : net->open);
@@ -370,6 +371,7 @@ typedef struct collecting {
     const hub_net *net;
     base_text *body;
     size_t limit;
+    double left; /* seconds that requests may still take; waits between them do not count */
     bool too_long, cancelled;
 } collecting;
 
@@ -417,7 +419,10 @@ static marco_status ask(const hub_net *net, CURL *easy, const char *what, char *
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(easy, CURLOPT_XFERINFODATA, c);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(c->left * 1000) + 1);
+    double begun = base_now();
     CURLcode result = curl_easy_perform(easy);
+    c->left -= base_now() - begun;
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &code);
     if (c->cancelled)
         return base_fail(error, MARCO_ERROR_CANCELLED, "cancelled");
@@ -426,6 +431,10 @@ static marco_status ask(const hub_net *net, CURL *easy, const char *what, char *
     if (c->too_long)
         return base_fail(error, MARCO_ERROR_FORMAT, "%s: %s sends an answer of more than %zu bytes",
                          what, net->host, c->limit);
+    if (result != CURLE_OK && c->left <= 0)
+        return base_fail(error, MARCO_ERROR_NETWORK,
+                         "%s: %s answers too slowly: given up after %.0f seconds; try again later",
+                         what, net->host, ANSWER_SECONDS * net->pace);
     if (result == CURLE_OK && code == 200) {
         *tries = -1;
         return MARCO_OK;
@@ -446,7 +455,7 @@ marco_status hub_net_get(const hub_net *net, const char *url, const char *what, 
                          base_text *body, char **next, marco_error *error)
 {
     hub_reply reply = {0};
-    collecting c = {.net = net, .body = body, .limit = limit};
+    collecting c = {.net = net, .body = body, .limit = limit, .left = ANSWER_SECONDS * net->pace};
     int redirects = 0, tries = 0;
     marco_status status = MARCO_OK;
     CURL *easy = curl_easy_init();

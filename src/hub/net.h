@@ -19,7 +19,7 @@ typedef struct hub_net {
     struct curl_slist *open, *with_token; /* headers */
     const char *certificates;             /* a file of them; NULL: the system's */
     marco_progress progress;
-    double pace; /* of waits: 1, or less where tests are in a hurry (MARCO_HUB_PACE) */
+    double pace; /* of waits and of patience: 1, or less for hurried tests (MARCO_HUB_PACE) */
 } hub_net;
 
 /* The place must outlive it. hub_net_close in any case. */

@@ -177,15 +177,18 @@ static marco_status plan(pull *p, uint64_t *needed, marco_error *error)
 static marco_status check_space(const pull *p, uint64_t needed, marco_error *error)
 {
     struct statvfs fs;
+    char much[32], room[32], missing[32];
     if (needed == 0 || statvfs(p->model_folder, &fs) != 0)
         return MARCO_OK;
     uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
-    if (needed <= UINT64_MAX - SPARE_BYTES && needed + SPARE_BYTES <= available)
+    uint64_t wanted = needed <= UINT64_MAX - SPARE_BYTES ? needed + SPARE_BYTES : UINT64_MAX;
+    if (wanted <= available)
         return MARCO_OK;
     return base_fail(error, MARCO_ERROR_SPACE,
-                     "%s: %.1f GB are to be downloaded and %s has room for %.1f GB; make room, "
-                     "choose files (--include), or set HF_HUB_CACHE to another disk",
-                     p->name.model, (double)needed / 1e9, p->place.cache, (double)available / 1e9);
+                     "%s: %s are to be downloaded and %s has room for %s; free %s more, choose "
+                     "files (--include), or set HF_HUB_CACHE to another disk",
+                     p->name.model, hub_amount(needed, much), p->place.cache,
+                     hub_amount(available, room), hub_amount(wanted - available, missing));
 }
 
 /* ---- the cache ------------------------------------------------------------------------------ */

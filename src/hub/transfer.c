@@ -262,14 +262,13 @@ static marco_status finish(run *r, job *j, CURLcode result)
                          "%s: the hub's file is shorter than the %llu bytes that it lists",
                          j->blob->file->path, (unsigned long long)j->blob->file->size);
     bool good = code == 200 || code == 206;
-    if (result == CURLE_OK && good && j->at == j->end) {
-        release(j);
+    if (good && j->at == j->end) {
+        release(j); /* whatever went wrong after the last byte: the hash tells of wrong ones */
         return MARCO_OK;
     }
     /* An address that the hub led to may forget us; a body that ends early is a connection cut. */
     bool stale = code == 403 && j->redirects > 0;
-    bool cut = good && j->at < j->end && result == CURLE_OK;
-    if (cut)
+    if (good && result == CURLE_OK)
         result = CURLE_PARTIAL_FILE;
     if (hub_is_passing(result, code) || stale)
         return again(r, j, result);

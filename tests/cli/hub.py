@@ -30,6 +30,7 @@ FAULTS = {
     "token": None,  # the API and the files need this token
     "cut": 0,  # every answer for a large file ends after so many bytes, the connection with it
     "cut_once": 0,  # the same, once for each range
+    "promise": 0,  # answers for files say that they are so many bytes longer, then end
     "flip": None,  # the file whose bytes come wrong
     "short": None,  # the file that is served one byte short
     "longer": None,  # the file that is served one byte long
@@ -45,6 +46,7 @@ FAULTS = {
     "page": 1000,  # entries of the tree a page
     "huge_json": False,
     "next": None,  # what the Link header of the tree says
+    "drip": False,  # the API's answers come byte by byte, ten in a second
     "garbage": None,  # the body of the API's answers
     "sha": None,  # the commit that the API tells for any revision
 }
@@ -211,6 +213,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         files, commit = self.find(hub, model, revision)
         if files is None:
             return None
+        if faults["drip"]:
+            return self.send_drops()
         if faults["garbage"] is not None:
             return self.say(200, faults["garbage"].encode(), head)
         if question == "revision":
@@ -252,6 +256,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         while True:
             self.wfile.write(b'["' + b"x" * (1 << 20))
+
+    def send_drops(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        for _ in range(1000):
+            self.wfile.write(b" ")
+            time.sleep(0.1)
 
     def resolve(self, hub, faults, model, revision, path, head):
         files, commit = self.find(hub, model, revision)
@@ -299,10 +311,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + faults["promise"]))
         self.end_headers()
         if head:
             return None
+        self.close_connection = self.close_connection or faults["promise"] > 0
         for at in range(0, len(body), 1 << 16):
             piece = body[at : at + (1 << 16)]
             if cut and at + len(piece) >= cut and cut < len(body):

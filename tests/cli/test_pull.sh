@@ -6,7 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 export HOME="$scratch" HF_HUB_CACHE="$scratch/cache"
 unset HF_HOME HF_TOKEN HF_TOKEN_PATH HF_ENDPOINT HF_HUB_OFFLINE http_proxy https_proxy all_proxy \
     no_proxy SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE
-export MARCO_HUB_PACE=0.05 # of waits between tries, and of the times that what has come is recorded
+# Of waits between tries, of the times that what has come is recorded, and of patience.
+export MARCO_HUB_PACE=0.05
 servers=
 trap 'kill $servers 2>/dev/null; rm -rf "$scratch"' EXIT
 
@@ -194,6 +195,12 @@ done
 served "all(min(r['at'] for r in rows if r['path'] == b['path'] and r['at'] > b['at']) >=
     b['at'] + 1 for b in rows if b['code'] == 429 and b['server'] == 'hub')"
 served "{r['server'] for r in rows if r['code'] == 429} == {'hub', 'cdn'}"
+# An answer of more than the range that was asked for, and all of the range comes.
+fresh
+faults '{"promise": 100}'
+works "$marco" pull org/tiny --include 'sub/large.bin'
+check 'the file' cmp -s "$snapshot"/*/sub/large.bin hub/org/tiny/sub/large.bin
+served "sent('cdn') == $size"
 
 # ---- faults that do not -----------------------------------------------------------------------
 
@@ -219,11 +226,13 @@ breaks '{"wrong_range": true}' 'another part'
 breaks '{"loop": true}' 'redirects'
 breaks '{"downgrade": "file:///etc"}' 'no web address'
 breaks '{"downgrade": "ftp://127.0.0.1"}' 'no web address'
-breaks '{"size": {"sub/large.bin": 1125899906842624}}' 'room for'
+breaks '{"size": {"sub/large.bin": 1125899906842624}}' \
+    '1[.]1 PB are to be downloaded and .* has room for [0-9.]+ [kMGT]?B; free 1[.]1 PB more'
 breaks '{"size": {"sub/large.bin": 1e300}}' 'size'
 breaks '{"size": {"sub/large.bin": -1}}' 'size'
 breaks '{"next": "http://127.0.0.2/x"}' 'elsewhere'
 breaks '{"huge_json": true}' 'answer of more than'
+MARCO_HUB_PACE=0.01 breaks '{"drip": true}' 'answers too slowly: given up after 2 seconds'
 breaks '{"sha": "main"}' 'no commit in the answer'
 other=0123456789012345678901234567890123456789
 faults "{\"sha\": \"$other\"}"

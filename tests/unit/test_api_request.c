@@ -54,6 +54,10 @@ static void test_body(void **state)
         {"{\"model\":\"\\ud800\"}", "", "Unicode"},
         {"{\"n\": 1e999}", "", "overflow"},
         {"{\"temperature\": NaN}", "", "not valid JSON"},
+        {"{\"tools\": [{\"maximum\": 18446744073709551615}]}", "",
+         "line 1, column 43: a number out of the supported range: too big integer near "
+         "'18446744073709551615'; whole numbers have 64 bits"},
+        {"{\"temperature\": 1e999}", "", "out of the supported range"},
         {"{\"max_token\": 5, " M "}", "max_token", "did you mean \"max_tokens\""},
         {"{\"temprature\": 5, " M "}", "temprature", "did you mean \"temperature\""},
         {"{\"zebra\": 5, " M "}", "zebra", "no parameter \"zebra\" here"},

@@ -484,6 +484,20 @@ static int teardown(void **state)
     return 0;
 }
 
+static void test_amounts(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {
+        {0, "0 B"},         {999, "999 B"},      {1000, "1.0 kB"},         {999949, "999.9 kB"},
+        {999951, "1.0 MB"}, {9437184, "9.4 MB"}, {18400000000, "18.4 GB"}, {UINT64_MAX, "18.4 EB"}};
+    char text[32];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_string_equal(hub_amount(cases[i].bytes, text), cases[i].text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -491,7 +505,7 @@ int main(void)
         cmocka_unit_test(test_place),  cmocka_unit_test(test_list),
         cmocka_unit_test(test_find),   cmocka_unit_test(test_remove),
         cmocka_unit_test(test_depth),  cmocka_unit_test(test_unreadable),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_amounts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

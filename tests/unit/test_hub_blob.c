@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -219,6 +220,36 @@ static void test_restart(void **state)
     destroy(f);
 }
 
+/* A FIFO, a link or a folder in the place of a half download: told, and never waited for. */
+static void test_no_plain_file(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 6; kind++) {
+        fixture *f = make();
+        hub_blob blob;
+        marco_error error = {0};
+        bool busy = false;
+        assert_int_equal(hub_blob_name(&blob, &f->file, f->model, f->locks, NULL), MARCO_OK);
+        const char *path = kind % 2 ? blob.record : blob.part;
+        int made = kind < 2   ? mkfifo(path, 0600)
+                   : kind < 4 ? symlink("/dev/zero", path)
+                              : mkdir(path, 0700);
+        assert_int_equal(made, 0);
+        /* Both are there, so that both are opened. */
+        if (kind % 2)
+            assert_int_equal(hub_file_put(blob.part, "x", 1, NULL), MARCO_OK);
+        alarm(20);
+        assert_int_equal(hub_blob_kept(&blob), 0);
+        assert_int_equal(hub_blob_open(&blob, &busy, &error), MARCO_ERROR_IO);
+        alarm(0);
+        assert_non_null(strstr(error.message, path));
+        assert_non_null(strstr(error.message, "no plain file"));
+        assert_int_equal(blob.fd, -1);
+        hub_blob_free(&blob);
+        destroy(f);
+    }
+}
+
 static void test_lock(void **state)
 {
     (void)state;
@@ -265,7 +296,7 @@ int main(void)
         cmocka_unit_test(test_hashes),  cmocka_unit_test(test_resume),
         cmocka_unit_test(test_records), cmocka_unit_test(test_wrong_hash),
         cmocka_unit_test(test_restart), cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_no_plain_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
