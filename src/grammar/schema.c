@@ -261,8 +261,7 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
                         unsigned types)
 {
     gr_numbers numbers;
-    bool integer = !(types & GR_PARTIAL);
-    if (!gr_numbers_of(s, list, integer, &numbers)) {
+    if (!gr_numbers_of(s, list, !(types & GR_PARTIAL), &numbers)) {
         gr_reason(s, list->items[0], "has bounds that no number is between");
         return;
     }
@@ -271,7 +270,8 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
     if (numbers.has_low || numbers.has_high || numbers.multiple != 1)
         gr_numbers_add(nfa, from, to, &numbers);
     else
-        gr_nfa_empty(nfa, gr_nfa_call(nfa, from, integer ? GR_RULE_INTEGER : GR_RULE_NUMBER), to);
+        gr_nfa_empty(
+            nfa, gr_nfa_call(nfa, from, numbers.integer ? GR_RULE_INTEGER : GR_RULE_NUMBER), to);
 }
 
 /* ---- arrays -------------------------------------------------------------------------------- */
