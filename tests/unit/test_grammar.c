@@ -400,6 +400,81 @@ static void test_masks(void **state)
     }
 }
 
+/* Appends the text with a number for every @. */
+static void add_numbered(base_text *out, const char *text, int number)
+{
+    for (; *text; text++)
+        if (*text == '@')
+            base_text_printf(out, "%d", number);
+        else
+            base_text_add_char(out, *text);
+}
+
+/* Every branch can be had, and what is of none cannot, however many begin alike. */
+static void test_branches(void **state)
+{
+    static const struct {
+        const char *head, *branch, *tail, *good, *bad;
+    } shapes[] = {
+        {"",
+         "{\"type\":\"object\",\"properties\":{\"t\":{\"const\":\"t@\"},\"v@\":{\"type\":"
+         "\"integer\"}},\"required\":[\"t\",\"v@\"],\"additionalProperties\":false}",
+         "", "{\"t\":\"t@\",\"v@\":@}", "{\"t\":\"t@\",\"v0@\":@}"},
+        {"{\"type\":\"array\",\"items\":",
+         "{\"type\":\"object\",\"properties\":{\"d\":{\"type\":\"object\",\"properties\":{\"x@\":{"
+         "\"type\":\"integer\"}},\"required\":[\"x@\"],\"additionalProperties\":false},\"e\":{"
+         "\"const\":@}},\"required\":[\"d\",\"e\"],\"additionalProperties\":false}",
+         "}", "[{\"d\":{\"x@\":7},\"e\":@}]", "[{\"d\":{\"x@\":7},\"e\":0@}]"},
+        {"", "{\"type\":\"string\",\"pattern\":\"^p@-[a-z]+$\"}", "", "\"p@-a\"", "\"p@a\""},
+    };
+    enum { N = 200 };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        base_text schema = {0}, text = {0};
+        base_text_printf(&schema, "%s{\"anyOf\":[", shapes[i].head);
+        for (int k = 0; k < N; k++) {
+            base_text_add(&schema, k ? "," : "");
+            add_numbered(&schema, shapes[i].branch, k);
+        }
+        base_text_printf(&schema, "]}%s", shapes[i].tail);
+        marco_grammar *grammar = compiled(schema.data);
+        for (int k = 0; k < N; k++)
+            for (int good = 0; good < 2; good++) {
+                base_text_clear(&text);
+                add_numbered(&text, good ? shapes[i].good : shapes[i].bad, k);
+                if (allows(*state, grammar, text.data) != good)
+                    fail_msg("branches %zu: %s", i, text.data);
+            }
+        for (uint64_t seed = 1; seed < 4; seed++) {
+            base_text_clear(&text);
+            walk(*state, grammar, "branches", seed, false, &text);
+        }
+        marco_grammar_free(grammar);
+        base_text_free(&schema);
+        base_text_free(&text);
+    }
+}
+
+/* Ways that double with every level: more than are followed is an error, not a way lost. */
+static void test_crowded(void **state)
+{
+    static const char schema[] =
+        "{\"$ref\":\"#/$defs/t\",\"$defs\":{\"t\":{\"anyOf\":[{\"type\":\"array\",\"items\":{"
+        "\"title\":\"a\",\"$ref\":\"#/$defs/t\"}},{\"type\":\"array\",\"items\":{\"title\":\"b\","
+        "\"$ref\":\"#/$defs/t\"}}]}}}";
+    marco_grammar *grammar = compiled(schema);
+    grammar_state *s = begun(*state, grammar);
+    marco_status status = MARCO_OK;
+    marco_error error = {0};
+    int n = 0;
+    for (; n < 40 && !status; n++)
+        status = grammar_state_accept(s, '[', &error);
+    assert_true(n > 6 && n < 40);
+    assert_int_equal(status, MARCO_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "'anyOf'"));
+    grammar_state_free(s);
+    marco_grammar_free(grammar);
+}
+
 /* What is remembered for one vocabulary must not be used for another. */
 static void test_vocabularies(void **state)
 {
@@ -778,6 +853,8 @@ int main(void)
         cmocka_unit_test(test_languages),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_vocabularies),
         cmocka_unit_test(test_wrong_token),
         cmocka_unit_test(test_depth),
