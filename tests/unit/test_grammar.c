@@ -185,15 +185,24 @@ static const struct {
     {"{\"type\":\"object\",\"patternProperties\":{\"^[ab]$\":{\"type\":\"null\"}},"
      "\"additionalProperties\":false}",
      {"{}", "{\"a\":null}", "{\"a\":null,\"b\":null}"},
-     {"{\"c\":null}", "{\"ab\":null}"}},
+     {"{\"c\":null}", "{\"ab\":null}", "{\"a\":null,\"a\":null}", "{\"a\":null,}"}},
+    {"{\"propertyNames\":{\"enum\":[\"b\",\"a\",\"\xC3\xA9\"]},\"additionalProperties\":{\"type\":"
+     "\"null\"},\"minProperties\":2,\"properties\":{\"b\":true}}",
+     {"{\"a\":null,\"\xC3\xA9\":null}", "{\"b\":1,\"a\":null}"},
+     {"{}", "{\"a\":null}", "{\"a\":null,\"a\":null}", "{\"b\":1,\"b\":1}",
+      "{\"a\":null,\"b\":1}"}},
+    {"{\"propertyNames\":{\"pattern\":\"^[a-z]{1,8}$\"},\"maxProperties\":1}",
+     {"{}", "{\"abc\":{}}", "{\"z\":[1]}"},
+     {"{\"A\":1}", "{\"a\":1,\"b\":1}", "{\"abcdefghi\":1}"}},
     {"{\"type\":\"object\",\"maxProperties\":2,\"minProperties\":1,\"properties\":{\"a\":true,"
      "\"b\":true,\"c\":true},\"additionalProperties\":false}",
      {"{\"a\":1}", "{\"a\":[],\"c\":{\"x\":[1]}}", "{\"b\":\"\"}"},
      {"{}", "{\"a\":1,\"b\":1,\"c\":1}"}},
-    {"{\"patternProperties\":{\"^n\":{\"type\":\"integer\"}},\"propertyNames\":{\"maxLength\":2},"
+    {"{\"patternProperties\":{\"^n\":{\"type\":\"integer\"}},\"propertyNames\":{\"pattern\":\"^[nx]"
+     "\"},"
      "\"additionalProperties\":{\"type\":\"null\"}}",
      {"{\"n\":1}", "{\"n1\":1,\"x\":null}", "{}"},
-     {"{\"n\":null}", "{\"x\":1}", "{\"n12\":1}", "1"}},
+     {"{\"n\":null}", "{\"x\":1}", "{\"a12\":1}", "1"}},
     {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"minItems\":1,\"maxItems\":2}",
      {"[true]", "[true,false]", "[true, false]"},
      {"[]", "[true,true,true]", "[1]", "[true,]", "[true ,true]"}},
@@ -602,6 +611,9 @@ static void test_refused(void **state)
         {"{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"string\",\"maxLength\":3}]}", "branches 0"},
         {"{\"oneOf\":[{\"properties\":{\"a\":{}}},{\"type\":\"string\"}]}", "'oneOf'"},
         {"{\"patternProperties\":{\"a\":{},\"b\":{}}}", "'patternProperties'"},
+        {"{\"items\":{\"propertyNames\":{\"maxLength\":2}}}", "#/items: 'propertyNames'"},
+        {"{\"patternProperties\":{\"^[a-z]+_id$\":{}},\"additionalProperties\":false}",
+         "'patternProperties'"},
     };
     static const struct {
         const char *schema, *message;
@@ -629,6 +641,10 @@ static void test_refused(void **state)
         {"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
          "without end"},
         {"{\"type\":\"array\",\"minItems\":3,\"maxItems\":2}", "'maxItems'"},
+        {"{\"type\":\"object\",\"minProperties\":3,\"maxProperties\":2}",
+         "# has a 'maxProperties'"},
+        {"{\"maxProperties\":1,\"required\":[\"a\",\"b\"]}", "'required'"},
+        {"{\"propertyNames\":{\"enum\":[\"a\",\"b\"]},\"minProperties\":3}", "'minProperties'"},
     };
     for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++)
         refuses(unsupported[i].schema, MARCO_ERROR_UNSUPPORTED, unsupported[i].message);
