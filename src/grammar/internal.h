@@ -33,6 +33,7 @@ enum {
     GR_MAX_NAMES = 64,    /* undeclared ones of an object, where they can run out */
     GR_MAX_NAME = 1024,   /* characters of such a name */
     GR_MAX_NESTING = 128, /* of groups in a pattern, of values in an enum */
+    GR_BOUND_DIGITS = 48, /* of a bound, before or after its point */
     GR_DIGITS = 15,       /* of a number: as many as a double keeps */
 };
 
@@ -243,8 +244,9 @@ typedef struct gr_numbers {
     int64_t multiple; /* 1: any */
 } gr_numbers;
 
-/* Adds the numbers between two states. */
-void gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers);
+/* Adds the numbers between two states. False where there are none that have so few digits as are
+ * written; *beyond: it is a bound that has too many. */
+bool gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers, bool *beyond);
 
 /* ---- values (values.c) --------------------------------------------------------------------- */
 
