@@ -226,7 +226,8 @@ static void emit_number(gr_build *b, int32_t rule, bool integer)
 {
     gr_nfa nfa = {.b = b};
     int32_t start = gr_nfa_state(&nfa), accept = gr_nfa_state(&nfa);
-    gr_numbers_add(&nfa, start, accept, &(gr_numbers){.integer = integer, .multiple = 1});
+    bool beyond;
+    gr_numbers_add(&nfa, start, accept, &(gr_numbers){.integer = integer, .multiple = 1}, &beyond);
     emit(&nfa, rule, start, accept);
 }
 

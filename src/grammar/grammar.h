@@ -34,8 +34,10 @@ static inline size_t grammar_mask_words(int32_t n_vocab)
 
 /* The tokens that may come next: mask [grammar_mask_words(n_vocab)], 1 for allowed. Never empty
  * while the state is sound: where nothing else may follow, the ends are allowed. (It is empty where
- * a text that the grammar demands has a character that the vocabulary cannot write.) One thread at
- * a time per state; states of one grammar may be asked at once. */
+ * a text that the grammar demands has a character that the vocabulary cannot write.)
+ * MARCO_ERROR_UNSUPPORTED where alternatives that begin alike, within one another, leave more
+ * readings open than are followed; grammar_state_accept says the same. One thread at a time per
+ * state; states of one grammar may be asked at once. */
 marco_status grammar_state_mask(grammar_state *state, uint32_t *mask, marco_error *error);
 
 /* Goes on by a token. MARCO_ERROR_ARGUMENT, and the state as it was, where it is not allowed. */

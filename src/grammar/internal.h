@@ -30,7 +30,10 @@ enum {
     GR_MAX_REPEAT = 1000,  /* {n,m} of a pattern */
     GR_MAX_PATTERN = 4096, /* bytes of a pattern */
     GR_MAX_ALTERNATIVES = 256,
+    GR_MAX_NAMES = 64,    /* undeclared ones of an object, where they can run out */
+    GR_MAX_NAME = 1024,   /* characters of such a name */
     GR_MAX_NESTING = 128, /* of groups in a pattern, of values in an enum */
+    GR_BOUND_DIGITS = 48, /* of a bound, before or after its point */
     GR_DIGITS = 15,       /* of a number: as many as a double keeps */
 };
 
@@ -186,7 +189,7 @@ void gr_nfa_empty(gr_nfa *nfa, int32_t from, int32_t to);
 int32_t gr_nfa_bytes(gr_nfa *nfa, int32_t from, const char *bytes, size_t size);
 int32_t gr_nfa_call(gr_nfa *nfa, int32_t from, int32_t rule);
 /* A call of a name that may not come twice. Its rule must leave, whatever has been read of a name,
- * endlessly many to go on with (gr_dfa_endless). */
+ * endlessly many to go on with (gr_dfa_endless), or come once at most. */
 int32_t gr_nfa_name(gr_nfa *nfa, int32_t from, int32_t rule);
 
 /* ---- DFAs (dfa.c) -------------------------------------------------------------------------- */
@@ -241,8 +244,9 @@ typedef struct gr_numbers {
     int64_t multiple; /* 1: any */
 } gr_numbers;
 
-/* Adds the numbers between two states. */
-void gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers);
+/* Adds the numbers between two states. False where there are none that have so few digits as are
+ * written; *beyond: it is a bound that has too many. */
+bool gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers, bool *beyond);
 
 /* ---- values (values.c) --------------------------------------------------------------------- */
 

@@ -69,6 +69,7 @@ static const keyword keywords[] = {
     {"deprecated", FLAG, false, 0},
     {"readOnly", FLAG, false, 0},
     {"writeOnly", FLAG, false, 0},
+    {"discriminator", ANYTHING, false, 0}, /* OpenAPI's: says which property tells branches apart */
     {"contentEncoding", TEXT, false, 0},
     {"contentMediaType", TEXT, false, 0},
     /* Of this draft or an earlier one, and not supported. */

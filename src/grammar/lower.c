@@ -217,10 +217,11 @@ int32_t gr_counted_rule(gr_build *b, int64_t min, int64_t max)
 
 static bool is_all(const gr_dfa *d, int32_t s)
 {
+    if (!d->final[s] || d->begin[s + 1] - d->begin[s] != 2)
+        return false;
     const gr_dfa_edge *e = &d->edges[d->begin[s]];
-    return d->final[s] && d->begin[s + 1] - d->begin[s] == 2 && e[0].low == 1 &&
-           e[0].high == 0xD7FF && e[1].low == 0xE000 && e[1].high == GR_LAST_CODE_POINT &&
-           e[0].to == s && e[1].to == s;
+    return e[0].low == 1 && e[0].high == 0xD7FF && e[1].low == 0xE000 &&
+           e[1].high == GR_LAST_CODE_POINT && e[0].to == s && e[1].to == s;
 }
 
 /* How many plain characters, whichever they are, can follow a state given that for those it leads

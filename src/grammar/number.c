@@ -5,7 +5,7 @@
 
 #include "grammar/internal.h"
 
-enum { MAX_DIGITS = 48 }; /* of a bound, before or after its point */
+enum { MAX_DIGITS = GR_BOUND_DIGITS };
 
 /* Zero or more, exactly: whole.fraction, without needless zeros. */
 typedef struct decimal {
@@ -262,51 +262,84 @@ static void add_any_number(gr_nfa *nfa, int32_t from, int32_t to)
     gr_nfa_empty(nfa, two, to);
 }
 
-/* The largest magnitude where no bound says it: as many nines as are always allowed, or as many
- * digits as the other bound has. */
+/* The largest magnitude where no bound says it: as many nines as are always allowed, or one more
+ * than the other bound has digits. */
 static decimal largest(const decimal *other)
 {
     decimal most = {0};
     size_t n = strlen(other->whole);
-    memset(most.whole, '9', n > GR_DIGITS ? n : GR_DIGITS);
+    memset(most.whole, '9', n < GR_DIGITS ? GR_DIGITS : n < MAX_DIGITS ? n + 1 : n);
     return most;
 }
 
-void gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers)
+/* Does a way lead from one state to another? */
+static bool leads(gr_nfa *nfa, int32_t from, int32_t to)
+{
+    bool *seen = gr_take(nfa->b, nfa->n + 1, sizeof *seen);
+    int32_t *stack = gr_take(nfa->b, nfa->n + 1, sizeof *stack);
+    size_t top = 0;
+    if (!stack || !gr_work(nfa->b, nfa->n / 4))
+        return true;
+    stack[top++] = from;
+    seen[from] = true;
+    while (top > 0 && !seen[to]) {
+        int32_t s = stack[--top];
+        for (int32_t e = nfa->first[s]; e != GR_NONE; e = nfa->edges[e].next) {
+            int32_t next = nfa->edges[e].to;
+            if (!seen[next]) {
+                seen[next] = true;
+                stack[top++] = next;
+            }
+        }
+    }
+    return seen[to];
+}
+
+static void add_between(gr_nfa *nfa, int32_t from, int32_t to, const decimal *low,
+                        const decimal *high, const gr_numbers *numbers)
+{
+    decimal zero = {.whole = "0"};
+    bool low_open = numbers->has_low && numbers->low_open;
+    bool high_open = numbers->has_high && numbers->high_open;
+    if (!high->negative) {
+        const decimal *least = low->negative ? &zero : low;
+        if (compare_magnitudes(least, high) <= 0)
+            add_magnitudes(nfa, from, to, least, high, low_open && !low->negative, high_open,
+                           numbers);
+    }
+    if (low->negative) {
+        const decimal *least = high->negative ? high : &zero;
+        int32_t sign = gr_nfa_bytes(nfa, from, "-", 1);
+        if (compare_magnitudes(least, low) <= 0)
+            add_magnitudes(nfa, sign, to, least, low, high->negative ? high_open : true, low_open,
+                           numbers);
+    }
+}
+
+bool gr_numbers_add(gr_nfa *nfa, int32_t from, int32_t to, const gr_numbers *numbers, bool *beyond)
 {
     decimal low = {.whole = "0"}, high = {.whole = "0"}, zero = {.whole = "0"};
-    gr_build *b = nfa->b;
-    gr_work(b, 128);
+    gr_work(nfa->b, 128);
+    *beyond = false;
     if (!numbers->has_low && !numbers->has_high && numbers->multiple == 1 && !numbers->integer) {
         add_any_number(nfa, from, to);
-        return;
+        return true;
     }
-    if ((numbers->has_low && !read_decimal(numbers->low, &low)) ||
-        (numbers->has_high && !read_decimal(numbers->high, &high))) {
-        gr_fail(b, MARCO_ERROR_UNSUPPORTED,
-                "a bound of numbers has more than %d digits before or after its point", MAX_DIGITS);
-        return;
-    }
-    if (!numbers->has_high) {
+    *beyond = (numbers->has_low && !read_decimal(numbers->low, &low)) ||
+              (numbers->has_high && !read_decimal(numbers->high, &high));
+    if (*beyond)
+        return false;
+    if (!numbers->has_high)
         high = low.negative ? largest(&zero) : largest(&low);
-    }
     if (!numbers->has_low) {
         low = high.negative ? largest(&high) : largest(&zero);
         low.negative = true;
     }
-    bool low_open = numbers->has_low && numbers->low_open;
-    bool high_open = numbers->has_high && numbers->high_open;
-    if (!high.negative) {
-        const decimal *least = low.negative ? &zero : &low;
-        if (compare_magnitudes(least, &high) <= 0)
-            add_magnitudes(nfa, from, to, least, &high, low_open && !low.negative, high_open,
-                           numbers);
-    }
-    if (low.negative) {
-        const decimal *least = high.negative ? &high : &zero;
-        int32_t sign = gr_nfa_bytes(nfa, from, "-", 1);
-        if (compare_magnitudes(least, &low) <= 0)
-            add_magnitudes(nfa, sign, to, least, &low, high.negative ? high_open : true, low_open,
-                           numbers);
-    }
+    int32_t start = gr_nfa_state(nfa), end = gr_nfa_state(nfa);
+    if (gr_bad(nfa->b))
+        return true;
+    add_between(nfa, start, end, &low, &high, numbers);
+    gr_nfa_empty(nfa, from, start);
+    gr_nfa_empty(nfa, end, to);
+    return gr_bad(nfa->b) || leads(nfa, start, end);
 }

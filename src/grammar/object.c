@@ -15,7 +15,6 @@ typedef struct property {
 /* Names that are not declared, with what their values may be. */
 typedef struct others {
     int32_t names, values; /* rules */
-    bool once;             /* each name: there are endlessly many */
 } others;
 
 typedef struct object {
@@ -146,6 +145,45 @@ static const gr_dfa *undeclared(object *o, const gr_dfa *allowed)
     return gr_bad(b) ? NULL : gr_dfa_without(b, dfa, own);
 }
 
+/* Spells a language's strings out, one after another. */
+typedef struct spelling {
+    object *o;
+    const gr_dfa *dfa;
+    int32_t rule;
+    size_t n;
+    char text[4 * GR_MAX_NAME];
+} spelling;
+
+/* Adds a property for every string that goes on from a state with `size` bytes before it. False
+ * where they are too many, or too long. */
+static bool spell(spelling *sp, int32_t state, size_t size)
+{
+    object *o = sp->o;
+    gr_build *b = o->s->b;
+    if (sp->dfa->final[state]) {
+        char *name = gr_take(b, size + 1, 1);
+        if (!name || sp->n++ == GR_MAX_NAMES)
+            return false;
+        memcpy(name, sp->text, size);
+        declare(o, name, size, false);
+        if (gr_bad(b))
+            return false;
+        o->properties[o->n - 1].rule = sp->rule;
+    }
+    for (uint32_t i = sp->dfa->begin[state]; i < sp->dfa->begin[state + 1]; i++) {
+        const gr_dfa_edge *e = &sp->dfa->edges[i];
+        if (size + 4 > sizeof sp->text)
+            return false;
+        for (uint32_t cp = e->low; cp <= e->high; cp++)
+            if (!spell(sp, e->to, size + base_utf8_encode(cp, sp->text + size)))
+                return false;
+    }
+    return true;
+}
+
+/* Names that are not declared. A name must not come twice: where endlessly many can follow,
+ * whatever has been written of one, those that there are already are ruled out as they come up.
+ * Otherwise that could leave no way on, and they are taken for declared ones, if they are few. */
 static void add_others(object *o, const gr_dfa *names, const gr_list *values)
 {
     gr_build *b = o->s->b;
@@ -154,7 +192,20 @@ static void add_others(object *o, const gr_dfa *names, const gr_list *values)
     for (size_t i = 0; i < values->n; i++)
         if (json_is_false(values->items[i]))
             return;
-    others more = {gr_string_rule(b, names), gr_rule_for(o->s, values), gr_dfa_endless(b, names)};
+    int32_t rule = gr_rule_for(o->s, values);
+    if (o->max != 1 && !gr_dfa_endless(b, names)) {
+        spelling sp = {.o = o, .dfa = names, .rule = rule};
+        if (!gr_bad(b) && !spell(&sp, 0, 0) && !gr_bad(b)) {
+            char place[200];
+            gr_place(o->s, o->list->items[0], place);
+            gr_fail(b, MARCO_ERROR_UNSUPPORTED,
+                    "%s: 'propertyNames' or 'patternProperties' with a pattern that bounds names "
+                    "(so that they could run out) but leaves more than %d: let names go on freely",
+                    place, GR_MAX_NAMES);
+        }
+        return;
+    }
+    others more = {gr_string_rule(b, names), rule};
     void *items = o->others;
     if (!gr_room(b, &items, &o->others_capacity, o->n_others + 1, sizeof *o->others))
         return;
@@ -296,41 +347,45 @@ static void add_declared(object *o, gr_nfa *nfa, int32_t *states, size_t columns
 /* An undeclared property; returns the state behind it. */
 static int32_t add_other(gr_nfa *nfa, int32_t from, const others *kind)
 {
-    int32_t named =
-        kind->once ? gr_nfa_name(nfa, from, kind->names) : gr_nfa_call(nfa, from, kind->names);
+    int32_t named = gr_nfa_name(nfa, from, kind->names);
     return gr_nfa_call(nfa, gr_separator(nfa, named, ':'), kind->values);
 }
 
-/* Undeclared ones, from all declared passed on: `more` are the states after the first of them.
- * Where a name may come twice, a reader then counts one property, so that the first alone counts
- * for the least number. */
+/* Undeclared ones, and the end, from all declared passed on. */
 static void add_undeclared(object *o, gr_nfa *nfa, int32_t *states, size_t columns, int32_t to)
 {
     gr_build *b = o->s->b;
-    int32_t *more = gr_take(b, columns + 1, sizeof *more);
-    bool once = true;
-    for (size_t i = 0; i < o->n_others; i++)
-        once &= o->others[i].once;
-    for (size_t c = 0; c < columns && !gr_bad(b); c++)
-        more[c] = gr_nfa_state(nfa);
     for (size_t c = 0; c < columns && !gr_bad(b); c++) {
         int32_t from = *state(states, columns, o->n, c);
-        bool enough = (int64_t)c >= o->min;
-        if (enough)
+        if ((int64_t)c >= o->min)
             gr_nfa_empty(nfa, gr_nfa_bytes(nfa, from, "}", 1), to);
-        if (enough || !once)
-            gr_nfa_empty(nfa, gr_nfa_bytes(nfa, more[c], "}", 1), to);
-        if (o->max >= 0 && (int64_t)c >= o->max)
+        if (o->n_others == 0 || (o->max >= 0 && (int64_t)c >= o->max))
             continue;
-        size_t next = c + 1 < columns ? c + 1 : columns - 1;
         int32_t name = c > 0 ? gr_separator(nfa, from, ',') : from;
-        int32_t again = gr_separator(nfa, more[c], ',');
-        for (size_t i = 0; i < o->n_others && !gr_bad(b); i++) {
-            gr_nfa_empty(nfa, add_other(nfa, again, &o->others[i]), more[next]);
-            if (once || (int64_t)c + 1 >= o->min)
-                gr_nfa_empty(nfa, add_other(nfa, name, &o->others[i]), more[next]);
-        }
+        for (size_t i = 0; i < o->n_others && !gr_bad(b); i++)
+            gr_nfa_empty(nfa, add_other(nfa, name, &o->others[i]),
+                         *state(states, columns, o->n, c + 1));
     }
+}
+
+/* Can there be as many properties as are asked for? */
+static bool check_counts(object *o)
+{
+    int64_t possible = 0, required = 0;
+    for (size_t i = 0; i < o->n; i++) {
+        possible += o->properties[i].rule != GR_NONE;
+        required += o->properties[i].required;
+    }
+    const json_t *schema = o->list->items[0];
+    if (o->max >= 0 && o->max < o->min)
+        gr_reason(o->s, schema, "has a 'maxProperties' below its 'minProperties'");
+    else if (o->max >= 0 && o->max < required)
+        gr_reason(o->s, schema, "has in 'required' more properties than its 'maxProperties'");
+    else if (o->n_others == 0 && possible < o->min)
+        gr_reason(o->s, schema, "has a 'minProperties' above the number of names that it allows");
+    else
+        return true;
+    return false;
 }
 
 void gr_object_add(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const gr_list *list)
@@ -351,6 +406,8 @@ void gr_object_add(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, const g
     if (gr_bad(b) || !find_properties(&o, allowed))
         return;
     find_others(&o, allowed);
+    if (gr_bad(b) || !check_counts(&o))
+        return;
     int64_t most = o.max >= 0 ? o.max : o.min > 1 ? o.min : 1;
     size_t columns = (size_t)most + 1, n = (o.n + 1) * columns;
     int32_t *states = gr_take(b, n, sizeof *states);

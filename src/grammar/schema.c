@@ -261,17 +261,42 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
                         unsigned types)
 {
     gr_numbers numbers;
-    bool integer = !(types & GR_PARTIAL);
-    if (!gr_numbers_of(s, list, integer, &numbers)) {
+    if (!gr_numbers_of(s, list, !(types & GR_PARTIAL), &numbers)) {
         gr_reason(s, list->items[0], "has bounds that no number is between");
         return;
     }
     if (gr_bad(s->b))
         return;
-    if (numbers.has_low || numbers.has_high || numbers.multiple != 1)
-        gr_numbers_add(nfa, from, to, &numbers);
+    if (!numbers.has_low && !numbers.has_high && numbers.multiple == 1) {
+        int32_t rule = numbers.integer ? GR_RULE_INTEGER : GR_RULE_NUMBER;
+        gr_nfa_empty(nfa, gr_nfa_call(nfa, from, rule), to);
+        return;
+    }
+    char place[200];
+    bool beyond;
+    if (gr_numbers_add(nfa, from, to, &numbers, &beyond))
+        return;
+    if (numbers.integer && !beyond) {
+        gr_reason(s, list->items[0],
+                  numbers.multiple == 1
+                      ? "has bounds ('minimum', 'maximum' or their exclusive kin) "
+                        "that no whole number is between"
+                      : "has bounds ('minimum', 'maximum' or their exclusive kin) "
+                        "that no multiple of its 'multipleOf' is between");
+        return;
+    }
+    gr_place(s, list->items[0], place);
+    if (beyond)
+        gr_fail(
+            s->b, MARCO_ERROR_UNSUPPORTED,
+            "%s: a bound ('minimum', 'maximum' or their exclusive kin) with more than %d digits "
+            "before or after its point is not supported",
+            place, GR_BOUND_DIGITS);
     else
-        gr_nfa_empty(nfa, gr_nfa_call(nfa, from, integer ? GR_RULE_INTEGER : GR_RULE_NUMBER), to);
+        gr_fail(s->b, MARCO_ERROR_UNSUPPORTED,
+                "%s: bounds ('minimum', 'maximum' or their exclusive kin) so near to one another "
+                "that no number of %d digits is between are not supported",
+                place, GR_DIGITS);
 }
 
 /* ---- arrays -------------------------------------------------------------------------------- */

@@ -2,7 +2,8 @@
 
 #include "grammar/memo.h"
 
-enum { MOST_PLACES = 64, NO_CELL = -1 };
+/* So many places take in the most alternatives that one schema may have, twice over. */
+enum { MOST_PLACES = 2 * GR_MAX_ALTERNATIVES, NO_CELL = -1 };
 
 /* In the place of numbers of names, and of places in the text. */
 enum { NO_NAMES = -1, UNKNOWN_NAMES = -2, NO_START = -1 };
@@ -39,8 +40,9 @@ typedef struct machine {
     size_t n_cells, n_places, n_names;
     size_t cells_capacity, places_capacity, names_capacity;
     /* Open: the stack's bottom is not known; leaving it is noted. */
-    bool open, left, left_doubtful, doubtful, failed;
-    int32_t deepest; /* depth and height together, of the places since it was set */
+    bool open, left, left_doubtful, doubtful;
+    bool failed, crowded; /* crowded: there are more places than are followed */
+    int32_t deepest;      /* depth and height together, of the places since it was set */
 } machine;
 
 /* What a walk over the tokens finds. */
@@ -141,8 +143,10 @@ static bool add_to_level(machine *m, size_t first, place p)
         known->doubtful = false;
         return true;
     }
-    if (m->n_places - first >= MOST_PLACES)
+    if (m->n_places - first >= MOST_PLACES) {
+        m->failed = m->crowded = true;
         return false;
+    }
     void *places = m->places;
     if (!base_grow(&places, &m->places_capacity, m->n_places + 1, sizeof *m->places)) {
         m->failed = true;
@@ -569,20 +573,37 @@ void grammar_state_free(grammar_state *s)
     base_free(s);
 }
 
+static void begin(grammar_state *s)
+{
+    s->live.failed = s->live.crowded = s->open.crowded = false;
+}
+
+/* Why a machine has failed. */
+static marco_status failure(const grammar_state *s, size_t size, marco_error *error)
+{
+    if (s->live.crowded || s->open.crowded)
+        return base_fail(
+            error, MARCO_ERROR_UNSUPPORTED,
+            "the reply so far can be read in more than %d ways: use fewer alternatives "
+            "('anyOf', 'oneOf') that begin alike",
+            MOST_PLACES);
+    return base_fail_memory(error, size, "a grammar's state");
+}
+
 marco_status grammar_state_mask(grammar_state *s, uint32_t *mask, marco_error *error)
 {
     const grammar_vocab *v = s->vocab;
     size_t n = s->live.n_places;
     memset(mask, 0, v->words * sizeof *mask);
     s->mask = mask;
-    s->live.failed = false;
+    begin(s);
     /* Names first: what they take back, another reading of the same text may allow. */
     for (int names = 1; names >= 0; names--)
         for (size_t i = 0; i < n && !s->live.failed; i++)
             if (in_name(&s->live, s->live.places[i]) == (names == 1))
                 add_place(s, s->live.places[i]);
     if (s->live.failed)
-        return base_fail_memory(error, v->words * sizeof *mask, "a grammar's state");
+        return failure(s, v->words * sizeof *mask, error);
     if (grammar_state_may_end(s))
         for (int32_t i = 0; i < v->n_end; i++)
             gr_set_bit(mask, v->end[i]);
@@ -639,7 +660,7 @@ marco_status grammar_state_accept(grammar_state *s, int32_t id, marco_error *err
     machine *m = &s->live;
     level before = {m->n_places, m->n_cells, m->n_names, false};
     size_t first = 0;
-    m->failed = false;
+    begin(s);
     if (id >= 0 && id < v->n_vocab && gr_is_end(v, id) && grammar_state_may_end(s)) {
         m->places[0] = (place){GR_END, NO_CELL, NO_NAMES, false};
         m->n_places = 1;
@@ -664,7 +685,7 @@ marco_status grammar_state_accept(grammar_state *s, int32_t id, marco_error *err
     m->n_names = before.names;
     m->at = s->n_text;
     if (m->failed)
-        return base_fail_memory(error, sizeof *m->places, "a grammar's state");
+        return failure(s, sizeof *m->places, error);
     return base_fail(error, MARCO_ERROR_ARGUMENT,
                      "the token %d cannot follow in the form that is asked for", (int)id);
 }

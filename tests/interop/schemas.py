@@ -99,6 +99,10 @@ def written():
     # Objects.
     yield {"type": "object", "additionalProperties": INTEGER}, False
     yield {"type": "object", "additionalProperties": STRING, "maxProperties": 3,
+           "propertyNames": {"pattern": "^[a-z_]+"}}, False
+    yield {"type": "object", "additionalProperties": INTEGER, "minProperties": 2,
+           "propertyNames": {"pattern": "^[a-c]$"}}, True
+    yield {"type": "object", "additionalProperties": STRING, "maxProperties": 1,
            "propertyNames": {"pattern": "^[a-z]{1,8}$"}}, True
     yield obj({"a": INTEGER, "b": STRING}, required=["b"]), True
     yield obj({"a": INTEGER, "b": STRING, "c": NULL, "d": BOOLEAN}, required=[]), True
@@ -284,8 +288,7 @@ def problem_with(schema, text):
     """Why the text is no valid document, None where it is one."""
     def pairs(items):
         names = [name for name, _ in items]
-        # Of finitely many names, one may come twice.
-        if len(set(names)) < len(names) and "propertyNames" not in json.dumps(schema):
+        if len(set(names)) < len(names):
             raise ValueError("the same name twice")
         return dict(items)
     try:

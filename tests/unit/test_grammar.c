@@ -185,15 +185,24 @@ static const struct {
     {"{\"type\":\"object\",\"patternProperties\":{\"^[ab]$\":{\"type\":\"null\"}},"
      "\"additionalProperties\":false}",
      {"{}", "{\"a\":null}", "{\"a\":null,\"b\":null}"},
-     {"{\"c\":null}", "{\"ab\":null}"}},
+     {"{\"c\":null}", "{\"ab\":null}", "{\"a\":null,\"a\":null}", "{\"a\":null,}"}},
+    {"{\"propertyNames\":{\"enum\":[\"b\",\"a\",\"\xC3\xA9\"]},\"additionalProperties\":{\"type\":"
+     "\"null\"},\"minProperties\":2,\"properties\":{\"b\":true}}",
+     {"{\"a\":null,\"\xC3\xA9\":null}", "{\"b\":1,\"a\":null}"},
+     {"{}", "{\"a\":null}", "{\"a\":null,\"a\":null}", "{\"b\":1,\"b\":1}",
+      "{\"a\":null,\"b\":1}"}},
+    {"{\"propertyNames\":{\"pattern\":\"^[a-z]{1,8}$\"},\"maxProperties\":1}",
+     {"{}", "{\"abc\":{}}", "{\"z\":[1]}"},
+     {"{\"A\":1}", "{\"a\":1,\"b\":1}", "{\"abcdefghi\":1}"}},
     {"{\"type\":\"object\",\"maxProperties\":2,\"minProperties\":1,\"properties\":{\"a\":true,"
      "\"b\":true,\"c\":true},\"additionalProperties\":false}",
      {"{\"a\":1}", "{\"a\":[],\"c\":{\"x\":[1]}}", "{\"b\":\"\"}"},
      {"{}", "{\"a\":1,\"b\":1,\"c\":1}"}},
-    {"{\"patternProperties\":{\"^n\":{\"type\":\"integer\"}},\"propertyNames\":{\"maxLength\":2},"
+    {"{\"patternProperties\":{\"^n\":{\"type\":\"integer\"}},\"propertyNames\":{\"pattern\":\"^[nx]"
+     "\"},"
      "\"additionalProperties\":{\"type\":\"null\"}}",
      {"{\"n\":1}", "{\"n1\":1,\"x\":null}", "{}"},
-     {"{\"n\":null}", "{\"x\":1}", "{\"n12\":1}", "1"}},
+     {"{\"n\":null}", "{\"x\":1}", "{\"a12\":1}", "1"}},
     {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"minItems\":1,\"maxItems\":2}",
      {"[true]", "[true,false]", "[true, false]"},
      {"[]", "[true,true,true]", "[1]", "[true,]", "[true ,true]"}},
@@ -216,6 +225,13 @@ static const struct {
     {"{\"type\":\"string\",\"pattern\":\"^[^a-c\\\\d\\\"]\\\\$(?:x|yz){1,2}\\\\.\\\\u0041$\"}",
      {"\"q$x.A\"", "\"\xD8\xA7$yzx.A\""},
      {"\"a$x.A\"", "\"5$x.A\"", "\"\\\"$x.A\"", "\"q$xxx.A\"", "\"q$xA\""}},
+    {"{\"type\":\"string\",\"pattern\":\"^$\"}", {"\"\""}, {"\"a\"", "\"\\n\"", ""}},
+    {"{\"discriminator\":{\"mapping\":{\"a\":\"#/$defs/a\"},\"propertyName\":\"k\"},\"oneOf\":[{"
+     "\"$ref\":\"#/$defs/a\"},{\"type\":\"null\"}],\"$defs\":{\"a\":{\"type\":\"object\","
+     "\"properties\":{\"k\":{\"const\":\"a\"}},\"required\":[\"k\"],"
+     "\"additionalProperties\":false}}}",
+     {"null", "{\"k\":\"a\"}"},
+     {"{\"k\":\"b\"}", "{}"}},
     {"{\"type\":\"string\",\"format\":\"date\"}",
      {"\"2024-02-28\"", "\"1999-12-31\""},
      {"\"2024-02-30\"", "\"0000-01-01\"", "\"2024-13-01\"", "\"2024-1-1\"", "\"2024-04-31\""}},
@@ -231,6 +247,16 @@ static const struct {
     {"{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":1,\"maximum\":100}",
      {"7", "14", "98", "70"},
      {"0", "1", "99", "105"}},
+    {"{\"type\":\"integer\",\"exclusiveMinimum\":999999999999999}",
+     {"1000000000000000", "9999999999999999"},
+     {"999999999999999", "-1", "0"}},
+    {"{\"type\":\"integer\",\"exclusiveMaximum\":-999999999999999}",
+     {"-1000000000000000", "-9999999999999999"},
+     {"-999999999999999", "1", "0"}},
+    {"{\"type\":\"integer\",\"multipleOf\":1000}", {"0", "-7000", "123000"}, {"7", "1500", "100"}},
+    {"{\"type\":\"number\",\"multipleOf\":1}",
+     {"0", "-7", "123"},
+     {"7.090", "39e-3", "1.5", "1.0", "1e2"}},
     {"{\"type\":\"number\",\"minimum\":0.25,\"maximum\":12.5}",
      {"0.25", "0.3", "1", "9.99", "12.5", "12.50", "10.0"},
      {"0.24", "0", "12.51", "13", "0.2", "-1", "1e0", ".5", "1."}},
@@ -397,6 +423,81 @@ static void test_masks(void **state)
     }
 }
 
+/* Appends the text with a number for every @. */
+static void add_numbered(base_text *out, const char *text, int number)
+{
+    for (; *text; text++)
+        if (*text == '@')
+            base_text_printf(out, "%d", number);
+        else
+            base_text_add_char(out, *text);
+}
+
+/* Every branch can be had, and what is of none cannot, however many begin alike. */
+static void test_branches(void **state)
+{
+    static const struct {
+        const char *head, *branch, *tail, *good, *bad;
+    } shapes[] = {
+        {"",
+         "{\"type\":\"object\",\"properties\":{\"t\":{\"const\":\"t@\"},\"v@\":{\"type\":"
+         "\"integer\"}},\"required\":[\"t\",\"v@\"],\"additionalProperties\":false}",
+         "", "{\"t\":\"t@\",\"v@\":@}", "{\"t\":\"t@\",\"v0@\":@}"},
+        {"{\"type\":\"array\",\"items\":",
+         "{\"type\":\"object\",\"properties\":{\"d\":{\"type\":\"object\",\"properties\":{\"x@\":{"
+         "\"type\":\"integer\"}},\"required\":[\"x@\"],\"additionalProperties\":false},\"e\":{"
+         "\"const\":@}},\"required\":[\"d\",\"e\"],\"additionalProperties\":false}",
+         "}", "[{\"d\":{\"x@\":7},\"e\":@}]", "[{\"d\":{\"x@\":7},\"e\":0@}]"},
+        {"", "{\"type\":\"string\",\"pattern\":\"^p@-[a-z]+$\"}", "", "\"p@-a\"", "\"p@a\""},
+    };
+    enum { N = 200 };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        base_text schema = {0}, text = {0};
+        base_text_printf(&schema, "%s{\"anyOf\":[", shapes[i].head);
+        for (int k = 0; k < N; k++) {
+            base_text_add(&schema, k ? "," : "");
+            add_numbered(&schema, shapes[i].branch, k);
+        }
+        base_text_printf(&schema, "]}%s", shapes[i].tail);
+        marco_grammar *grammar = compiled(schema.data);
+        for (int k = 0; k < N; k++)
+            for (int good = 0; good < 2; good++) {
+                base_text_clear(&text);
+                add_numbered(&text, good ? shapes[i].good : shapes[i].bad, k);
+                if (allows(*state, grammar, text.data) != good)
+                    fail_msg("branches %zu: %s", i, text.data);
+            }
+        for (uint64_t seed = 1; seed < 4; seed++) {
+            base_text_clear(&text);
+            walk(*state, grammar, "branches", seed, false, &text);
+        }
+        marco_grammar_free(grammar);
+        base_text_free(&schema);
+        base_text_free(&text);
+    }
+}
+
+/* Ways that double with every level: more than are followed is an error, not a way lost. */
+static void test_crowded(void **state)
+{
+    static const char schema[] =
+        "{\"$ref\":\"#/$defs/t\",\"$defs\":{\"t\":{\"anyOf\":[{\"type\":\"array\",\"items\":{"
+        "\"title\":\"a\",\"$ref\":\"#/$defs/t\"}},{\"type\":\"array\",\"items\":{\"title\":\"b\","
+        "\"$ref\":\"#/$defs/t\"}}]}}}";
+    marco_grammar *grammar = compiled(schema);
+    grammar_state *s = begun(*state, grammar);
+    marco_status status = MARCO_OK;
+    marco_error error = {0};
+    int n = 0;
+    for (; n < 40 && !status; n++)
+        status = grammar_state_accept(s, '[', &error);
+    assert_true(n > 6 && n < 40);
+    assert_int_equal(status, MARCO_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "'anyOf'"));
+    grammar_state_free(s);
+    marco_grammar_free(grammar);
+}
+
 /* What is remembered for one vocabulary must not be used for another. */
 static void test_vocabularies(void **state)
 {
@@ -517,6 +618,14 @@ static void test_refused(void **state)
         {"{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"string\",\"maxLength\":3}]}", "branches 0"},
         {"{\"oneOf\":[{\"properties\":{\"a\":{}}},{\"type\":\"string\"}]}", "'oneOf'"},
         {"{\"patternProperties\":{\"a\":{},\"b\":{}}}", "'patternProperties'"},
+        {"{\"items\":{\"type\":\"number\",\"minimum\":1e-20,\"maximum\":1e-18}}",
+         "#/items: bounds ('minimum'"},
+        {"{\"items\":{\"minimum\":0.1234567890123456,\"maximum\":0.1234567890123458}}",
+         "#/items: bounds ('minimum'"},
+        {"{\"items\":{\"maximum\":1e60}}", "#/items: a bound ('minimum'"},
+        {"{\"items\":{\"propertyNames\":{\"maxLength\":2}}}", "#/items: 'propertyNames'"},
+        {"{\"patternProperties\":{\"^[a-z]+_id$\":{}},\"additionalProperties\":false}",
+         "'patternProperties'"},
     };
     static const struct {
         const char *schema, *message;
@@ -544,6 +653,13 @@ static void test_refused(void **state)
         {"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
          "without end"},
         {"{\"type\":\"array\",\"minItems\":3,\"maxItems\":2}", "'maxItems'"},
+        {"{\"type\":\"integer\",\"minimum\":0.5,\"maximum\":0.75}", "# has bounds ('minimum'"},
+        {"{\"type\":\"integer\",\"minimum\":1.2,\"maximum\":1.8}", "# has bounds ('minimum'"},
+        {"{\"multipleOf\":10,\"minimum\":1,\"maximum\":9}", "'multipleOf'"},
+        {"{\"type\":\"object\",\"minProperties\":3,\"maxProperties\":2}",
+         "# has a 'maxProperties'"},
+        {"{\"maxProperties\":1,\"required\":[\"a\",\"b\"]}", "'required'"},
+        {"{\"propertyNames\":{\"enum\":[\"a\",\"b\"]},\"minProperties\":3}", "'minProperties'"},
     };
     for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++)
         refuses(unsupported[i].schema, MARCO_ERROR_UNSUPPORTED, unsupported[i].message);
@@ -775,6 +891,8 @@ int main(void)
         cmocka_unit_test(test_languages),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_vocabularies),
         cmocka_unit_test(test_wrong_token),
         cmocka_unit_test(test_depth),
