@@ -262,7 +262,9 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
 {
     gr_numbers numbers;
     if (!gr_numbers_of(s, list, !(types & GR_PARTIAL), &numbers)) {
-        gr_reason(s, list->items[0], "has bounds that no number is between");
+        gr_reason(
+            s, list->items[0],
+            "has bounds ('minimum', 'maximum' or their exclusive kin) that no number is between");
         return;
     }
     if (gr_bad(s->b))
