@@ -32,18 +32,27 @@ void gr_fail(gr_build *b, marco_status status, const char *format, ...)
     b->status = base_fail(b->error, status, "%s", line);
 }
 
-static void too_large(gr_build *b)
+void gr_too_large(gr_build *b)
 {
-    gr_fail(b, MARCO_ERROR_UNSUPPORTED,
-            "the schema is too large to be compiled: use fewer or smaller patterns, bounds and "
-            "alternatives");
+    if (gr_bad(b))
+        return;
+    b->large = true;
+    gr_too_large_at(b, "the schema");
+}
+
+void gr_too_large_at(gr_build *b, const char *place)
+{
+    b->status = base_fail(b->error, MARCO_ERROR_UNSUPPORTED,
+                          "%s: too large to be compiled; use fewer or smaller 'pattern', 'enum', "
+                          "'anyOf' and 'properties', or smaller bounds of lengths and counts",
+                          place);
 }
 
 bool gr_work(gr_build *b, uint64_t steps)
 {
     b->work += steps;
     if (b->work > WORK_LIMIT)
-        too_large(b);
+        gr_too_large(b);
     return !gr_bad(b);
 }
 
@@ -53,7 +62,7 @@ static void *take_from(gr_build *b, gr_block **blocks, size_t count, size_t size
     if (gr_bad(b))
         return NULL;
     if (!base_mul_u64(count, size, &bytes) || bytes > LIMIT - b->taken) {
-        too_large(b);
+        gr_too_large(b);
         return NULL;
     }
     bytes = (bytes + 15) / 16 * 16;
@@ -165,7 +174,7 @@ void gr_node_fill(gr_build *b, int32_t node, const gr_edge *edges, size_t n_edge
 {
     void *all_edges = b->edges, *all_calls = b->calls;
     if (n_calls > UINT16_MAX) {
-        too_large(b);
+        gr_too_large(b);
         return;
     }
     if (!gr_room_kept(b, &all_edges, &b->edges_capacity, b->n_edges + n_edges, sizeof *b->edges))
@@ -425,7 +434,7 @@ static marco_grammar *finish(gr_build *b, int32_t rule)
     size_t size = b->n_nodes * (sizeof *b->nodes + sizeof(void *)) /* with an entry of a memo */
                   + b->n_edges * sizeof *b->edges + b->n_calls * sizeof *b->calls;
     if (size > MOST_BYTES) {
-        too_large(b);
+        gr_too_large(b);
         return NULL;
     }
     prune(b);

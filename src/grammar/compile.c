@@ -4,6 +4,7 @@
 #include "format/json.h"
 #include "grammar/internal.h"
 #include "grammar/memo.h"
+#include "grammar/schema.h"
 
 void marco_grammar_free(marco_grammar *grammar)
 {
@@ -17,17 +18,43 @@ void marco_grammar_free(marco_grammar *grammar)
     base_free(grammar);
 }
 
-/* Has any string of it U+0000? What is left of it would be taken for the whole. */
-static bool has_nul(const json_t *value)
+/* The first string with U+0000, or NULL: what is left of it would be taken for the whole. */
+static const json_t *find_nul(const json_t *value)
 {
     json_t *members = (json_t *)value, *member;
+    const json_t *found = NULL;
     const char *key;
     size_t i;
-    bool found =
-        json_is_string(value) && strlen(json_string_value(value)) != json_string_length(value);
-    json_object_foreach(members, key, member) if ((found |= has_nul(member))) break;
-    json_array_foreach(value, i, member) if ((found |= has_nul(member))) break;
+    if (json_is_string(value) && strlen(json_string_value(value)) != json_string_length(value))
+        return value;
+    json_object_foreach(members, key, member) if ((found = find_nul(member))) break;
+    json_array_foreach(value, i, member) if ((found = find_nul(member))) break;
     return found;
+}
+
+static marco_status refuse_nul(const char *name, const json_t *root, const json_t *nul,
+                               marco_error *error)
+{
+    char place[200];
+    gr_build none = {0};
+    gr_place(&(gr_schemas){.b = &none, .root = root, .prefix = "#"}, nul, place);
+    return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                     "%s: %s: a string with U+0000 (\\u0000); leave the character out", name,
+                     place);
+}
+
+/* A text that is no JSON by its error so far, unless it is a number that is too large. That is
+ * JSON, but as a double it would be another number, and replies held to it wrong. */
+static marco_status refuse_large_number(const char *name, const char *text, size_t size,
+                                        marco_error *error)
+{
+    json_error_t problem = {0};
+    json_decref(json_loadb(text, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &problem));
+    if (json_error_code(&problem) != json_error_numeric_overflow)
+        return MARCO_ERROR_FORMAT;
+    return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                     "%s: line %d, column %d: a number that 64 bits do not hold is not supported",
+                     name, problem.line, problem.column);
 }
 
 static marco_status parse(const char *name, const char *text, size_t size, json_t **out,
@@ -38,12 +65,15 @@ static marco_status parse(const char *name, const char *text, size_t size, json_
         return base_fail(error, MARCO_ERROR_UNSUPPORTED, "%s: %zu bytes; at most %d are supported",
                          name, size, GR_MAX_SCHEMA);
     marco_status status = format_json_text(name, text, size, out, error);
-    if (status || !has_nul(*out))
+    if (status == MARCO_ERROR_FORMAT)
+        return refuse_large_number(name, text, size, error);
+    const json_t *nul = status ? NULL : find_nul(*out);
+    if (!nul)
         return status;
+    status = refuse_nul(name, *out, nul, error);
     json_decref(*out);
     *out = NULL;
-    return base_fail(error, MARCO_ERROR_UNSUPPORTED,
-                     "%s: a string with U+0000 (\\u0000); leave the character out", name);
+    return status;
 }
 
 marco_status marco_grammar_from_schema(const char *schema, size_t size, marco_grammar **out,

@@ -115,6 +115,7 @@ typedef struct gr_build {
     size_t n_tails[3];
     struct gr_string_key *strings; /* [n_strings] that have a rule */
     size_t n_strings, strings_capacity;
+    bool large;       /* the first error is that the schema is too large */
     char reason[256]; /* the first reason found why something cannot be matched, or "" */
 } gr_build;
 
@@ -141,6 +142,9 @@ void gr_fail(gr_build *b, marco_status status, const char *format, ...) MARCO_PR
 void *gr_take(gr_build *b, size_t count, size_t size);
 /* Room for `need` elements in an array of this memory; false once there is an error. */
 bool gr_room(gr_build *b, void **items, size_t *capacity, size_t need, size_t size);
+/* Fails for being too large; gr_too_large_at says where instead, once that is known. */
+void gr_too_large(gr_build *b);
+void gr_too_large_at(gr_build *b, const char *place);
 /* Counts steps of about 10 ns: too many are an error. Whatever takes time asks here. */
 bool gr_work(gr_build *b, uint64_t steps);
 

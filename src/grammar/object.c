@@ -243,8 +243,12 @@ static void find_others(object *o, const gr_dfa *allowed)
                             "%s: two patterns of 'patternProperties' that match the same name",
                             place);
                 }
-            if (n == MOST)
-                gr_fail(b, MARCO_ERROR_UNSUPPORTED, "more than %d patterns of names", MOST);
+            if (n == MOST) {
+                char place[200];
+                gr_place(s, o->list->items[0], place);
+                gr_fail(b, MARCO_ERROR_UNSUPPORTED,
+                        "%s: more than %d patterns of 'patternProperties'", place, MOST);
+            }
             if (gr_bad(b))
                 return;
             families[n++] = (family){o->list->items[i], value, names};

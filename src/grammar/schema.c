@@ -262,7 +262,9 @@ static void add_numbers(gr_schemas *s, gr_nfa *nfa, int32_t from, int32_t to, co
 {
     gr_numbers numbers;
     if (!gr_numbers_of(s, list, !(types & GR_PARTIAL), &numbers)) {
-        gr_reason(s, list->items[0], "has bounds that no number is between");
+        gr_reason(
+            s, list->items[0],
+            "has bounds ('minimum', 'maximum' or their exclusive kin) that no number is between");
         return;
     }
     if (gr_bad(s->b))
@@ -482,6 +484,21 @@ int32_t gr_rule_for(gr_schemas *s, const gr_list *schemas)
     return gr_bad(b) ? GR_RULE_VALUE : key.rule;
 }
 
+/* Names the schema that has turned out too large. */
+static void name_large(gr_schemas *s, const json_t *schema)
+{
+    char place[200];
+    uint64_t work = s->b->work;
+    if (!s->b->large)
+        return;
+    s->b->large = false;
+    s->b->status = MARCO_OK; /* a place is looked for only while there is no error */
+    s->b->work = 0;
+    gr_place(s, schema, place);
+    s->b->work = work;
+    gr_too_large_at(s->b, place);
+}
+
 static void compile_rule(gr_schemas *s, const gr_list *list, int32_t rule)
 {
     gr_build *b = s->b;
@@ -509,6 +526,7 @@ int32_t gr_schema_rule(gr_build *b, const json_t *root, const json_t *const *sch
     for (size_t i = 0; i < s.n_keys && !gr_bad(b); i++) {
         gr_list next = s.keys[i].list; /* a copy: the keys move as they grow */
         compile_rule(&s, &next, s.keys[i].rule);
+        name_large(&s, next.items[0]);
     }
     return rule;
 }
