@@ -178,22 +178,29 @@ static int on_progress(void *user, const char *what, uint64_t done, uint64_t tot
     return models->progress.fn ? models->progress.fn(models->progress.user, what, done, total) : 0;
 }
 
-/* The status is that of what is to be saved. */
-static marco_status unload(serve_models *models, entry *e, marco_error *error)
+/* Nobody holds it, and from here on nobody gets it; what it has done goes to the totals in the same
+ * moment, so that no counter ever falls. The lock is the caller's. */
+static void retire(entry *e)
 {
-    double begin = base_now();
     marco_scheduler_stats stats = {0};
     marco_scheduler_stats_get(e->model.scheduler, &stats);
-    marco_status status = save_session(models, e, error);
-    marco_scheduler_close(e->model.scheduler);
-    serve_grammars_free(e->model.grammars);
-    marco_engine_close(e->model.engine);
-    pthread_mutex_lock(&models->lock);
     e->totals.requests += stats.requests;
     e->totals.prompt_tokens += stats.prompt_tokens;
     e->totals.cached_tokens += stats.cached_tokens;
     e->totals.reply_tokens += stats.reply_tokens;
     e->totals.busy_seconds += stats.busy_seconds;
+    e->state = UNLOADING;
+}
+
+/* After retire. The status is that of what is to be saved. */
+static marco_status unload(serve_models *models, entry *e, marco_error *error)
+{
+    double begin = base_now();
+    marco_status status = save_session(models, e, error);
+    marco_scheduler_close(e->model.scheduler);
+    serve_grammars_free(e->model.grammars);
+    marco_engine_close(e->model.engine);
+    pthread_mutex_lock(&models->lock);
     e->model.scheduler = NULL;
     e->model.grammars = NULL;
     e->model.engine = NULL;
@@ -215,7 +222,7 @@ static bool make_room(serve_models *models)
             oldest = e;
     }
     if (oldest)
-        oldest->state = UNLOADING;
+        retire(oldest);
     pthread_mutex_unlock(&models->lock);
     if (oldest)
         unload(models, oldest, NULL);
@@ -406,7 +413,7 @@ static void *run_loader(void *user)
             e->used = base_now();
             serve_waiters(models, e, status, &error);
         } else if ((e = find_idle(models, &wait)) != NULL) {
-            e->state = UNLOADING;
+            retire(e);
             pthread_mutex_unlock(&models->lock);
             unload(models, e, NULL);
             pthread_mutex_lock(&models->lock);

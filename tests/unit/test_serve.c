@@ -530,6 +530,8 @@ static void end_with_work(int32_t grace, bool finished)
     int fd = dial(e.server, "/work");
     wait_working(1);
     expect(e.server, "/health", "200 OK");
+    while (http_server_open_requests(e.server->http) > 1) /* its answer has just been sent */
+        poll(NULL, 0, 2);
     pthread_t thread;
     pthread_create(&thread, NULL, end, &e);
     if (finished) {
