@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/expert_cache.h"
+#include "sanitized.h"
 
 /* Rows that do not fill their last panel, and matrices of more than one piece. */
 enum {
@@ -258,6 +259,9 @@ static void test_limit(void **state)
     fake *f = fake_create();
     model_cache *cache = cache_create(f, 12);
     int before = without_huge_pages();
+    if (SANITIZED)
+        print_message("huge pages are not looked at under the address sanitizer, which maps memory "
+                      "of its own\n");
     for (uint64_t i = 0; i < 28; i++) {
         int32_t experts[EXPERTS];
         int64_t n = draw(i, experts), limit = limits[i / 4];
@@ -265,7 +269,7 @@ static void test_limit(void **state)
         model_cache_limit(cache, limit);
         model_cache_stats_get(cache, &stats);
         assert_int_equal(stats.slots, limit < 1 ? 1 : limit > 12 ? 12 : limit);
-        if (stats.slots == 12) /* slots taken back are as they were */
+        if (stats.slots == 12 && !SANITIZED) /* slots taken back are as they were */
             assert_int_equal(without_huge_pages(), before);
         assert_int_equal(step(f, cache, (int)(i % LAYERS), experts, n, NULL), MARCO_OK);
     }

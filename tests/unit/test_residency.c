@@ -18,6 +18,7 @@
 #include "memory_source.h"
 #include "model/kv.h"
 #include "model/residency.h"
+#include "sanitized.h"
 #include "scratch.h"
 
 enum { MIB = 1 << 20, N_IDS = 40 };
@@ -383,12 +384,6 @@ static void test_same_bits(void **state)
     }
 }
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define MARCO_TEST_ASAN
-#endif
-#endif
-
 /* Dense layers between sparse ones (the first is dense), experts whose rows do not fill their last
  * panel, and of mixed types: rows of `down` are no whole blocks of Q8_0. */
 static model_config odd_shape(model_arch arch, bool dense)
@@ -692,11 +687,11 @@ int main(void)
         cmocka_unit_test(test_a_replaced_file),
         cmocka_unit_test(test_short_of_memory),
     };
-#ifdef MARCO_TEST_ASAN
-    /* Budgets count the whole process, and what the sanitizer holds moves by megabytes. */
-    print_message("skipped under the address sanitizer, whose own memory upsets budgets: "
-                  "test_s*\n");
-    cmocka_set_skip_filter("test_s*");
-#endif
+    if (SANITIZED) {
+        /* Budgets count the whole process, and what the sanitizer holds moves by megabytes. */
+        print_message("skipped under the address sanitizer, whose own memory upsets budgets: "
+                      "test_s*\n");
+        cmocka_set_skip_filter("test_s*");
+    }
     return cmocka_run_group_tests_name("residency", tests, set_up, tear_down);
 }

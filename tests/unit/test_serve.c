@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "infer/internal.h"
+#include "sanitized.h"
 #include "serve/server_internal.h"
 
 enum { PATIENCE = 20 };
@@ -409,15 +410,6 @@ static void models_share_memory(void **state)
     serve_model_release(serve_server_models(server), held[0]);
     marco_server_close(server);
 }
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 /* A share is too little: the model gets what others leave, which must be idle for that. */
 static void models_take_turns(void **state)
