@@ -31,7 +31,8 @@ static void on_reasoning(void *user, const char *text, size_t size)
 static void on_call(void *user, const char *name, const char *arguments, size_t size)
 {
     seen *s = user;
-    json_t *value = json_loadb(arguments, size, 0, NULL);
+    /* Integers may be longer than jansson counts: they go out as they are written. */
+    json_t *value = json_loadb(arguments, size, JSON_DECODE_INT_AS_REAL, NULL);
     if (!name[0] || !json_is_object(value))
         abort();
     json_decref(value);
