@@ -124,15 +124,15 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/marco-bundle.XXXXXX")
 trap 'rm -rf --one-file-system "$scratch"' EXIT
 trap 'exit 130' INT TERM
 if [ -n "${2:-}" ]; then
-    cp -a "$2" "$scratch/root"
+    cp -a "$2" "$scratch/system"
 else
     say "making a bare system"
     # shellcheck source=/dev/null
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    debootstrap --variant=minbase "$codename" "$scratch/root" >"$scratch/log" ||
+    debootstrap --variant=minbase "$codename" "$scratch/system" >"$scratch/log" ||
         die "debootstrap failed: $(tail -n 1 "$scratch/log")"
 fi
-mkdir "$scratch/root/bundle"
-tar -xf "$1" -C "$scratch/root/bundle"
-[ -n "$(find "$scratch/root/bundle" -maxdepth 2 -name models)" ] || die "$1: made without --model"
-unshare --net --mount --pid --ipc --uts --fork --kill-child "$0" --inside "$scratch/root"
+mkdir "$scratch/system/bundle"
+tar -xf "$1" -C "$scratch/system/bundle"
+[ -n "$(find "$scratch/system/bundle" -maxdepth 2 -name models)" ] || die "$1: made without --model"
+unshare --net --mount --pid --ipc --uts --fork --kill-child "$0" --inside "$scratch/system"

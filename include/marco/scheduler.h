@@ -66,8 +66,6 @@ MARCO_API marco_status marco_scheduler_create(marco_engine *engine,
 /* Cancels what is still under way, waits for its thread. NULL is allowed. */
 MARCO_API void marco_scheduler_close(marco_scheduler *scheduler);
 
-MARCO_API marco_engine *marco_scheduler_engine(const marco_scheduler *scheduler);
-
 /* Tokens of a prompt with its reply. */
 MARCO_API int32_t marco_scheduler_context(const marco_scheduler *scheduler);
 

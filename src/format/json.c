@@ -123,7 +123,7 @@ marco_status format_json_file(const char *path, size_t limit, json_t **out, marc
     return status;
 }
 
-static const char *kind_name(const json_t *value)
+const char *format_json_kind(const json_t *value)
 {
     switch (json_typeof(value)) {
     case JSON_OBJECT:
@@ -149,7 +149,7 @@ static marco_status wrong_kind(const char *name, const char *key, const json_t *
                                const char *wanted, marco_error *error)
 {
     return base_fail(error, MARCO_ERROR_FORMAT, "%s: \"%s\" is %s where %s belongs", name, key,
-                     kind_name(value), wanted);
+                     format_json_kind(value), wanted);
 }
 
 /* *value is NULL where the key is absent or null. */
@@ -159,7 +159,7 @@ static marco_status field(const char *name, const json_t *object, const char *ke
     if (!json_is_object(object))
         return base_fail(error, MARCO_ERROR_FORMAT,
                          "%s: \"%s\" was looked for in %s where an object belongs", name, key,
-                         object ? kind_name(object) : "nothing");
+                         object ? format_json_kind(object) : "nothing");
     *value = json_object_get(object, key);
     if (json_is_null(*value))
         *value = NULL;

@@ -18,6 +18,9 @@ marco_status format_json_text(const char *name, const char *text, size_t size, j
  * maximum length"), and fields that are read as integers refuse them. */
 marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
 
+/* What a value is, for messages: "a string", "null". Static. */
+const char *format_json_kind(const json_t *value);
+
 /* Fields of an object with their checks. `name` is the file, for messages. An absent key (or JSON
  * null) leaves *out as it is and returns MARCO_OK; a value of the wrong kind or outside
  * [low, high] is MARCO_ERROR_FORMAT naming key and value. */

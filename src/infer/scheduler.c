@@ -243,11 +243,6 @@ void marco_scheduler_close(marco_scheduler *s)
     scheduler_free(s);
 }
 
-marco_engine *marco_scheduler_engine(const marco_scheduler *s)
-{
-    return s->engine;
-}
-
 int32_t marco_scheduler_context(const marco_scheduler *s)
 {
     return s->params.n_ctx;

@@ -237,28 +237,6 @@ const json_t *api_get(const api_object *object, const char *key)
     return json_is_null(value) ? NULL : value;
 }
 
-static const char *kind_name(const json_t *value)
-{
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-        return "an integer";
-    case JSON_REAL:
-        return "a number with a fraction or an exponent";
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return "a boolean";
-    case JSON_NULL:
-        break;
-    }
-    return "null";
-}
-
 bool api_wrong_kind(const api_object *object, const char *key, const char *wanted)
 {
     char param[120];
@@ -268,7 +246,7 @@ bool api_wrong_kind(const api_object *object, const char *key, const char *wante
         return api_refuse(object->refusal, param, "missing_required_parameter",
                           "\"%s\" is missing: %s belongs there", param, wanted);
     return api_refuse(object->refusal, param, "invalid_type", "\"%s\" is %s where %s belongs",
-                      param, kind_name(value), wanted);
+                      param, format_json_kind(value), wanted);
 }
 
 bool api_refuse_member(const api_object *object, const char *key, const char *why)

@@ -15,19 +15,10 @@ import time
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [TESTS, os.path.join(TESTS, "interop")]
 import launch  # noqa: E402
+from checks import check, finish  # noqa: E402
 import page_mock  # noqa: E402
 
 program, template = sys.argv[1:]
-checks = 0
-failed = 0
-
-
-def check(what, holds, seen=None):
-    global checks, failed
-    checks += 1
-    if not holds:
-        failed += 1
-        print(f"FAILED: {what}: {str(seen)[:1000]}")
 
 
 def edit(path, **changes):
@@ -252,5 +243,4 @@ check("others are served as before", again["choices"][0]["message"]["content"] =
 
 server.send_signal(signal.SIGTERM)
 check("the server ends", server.wait(60) == 0)
-print(f"{checks} checks, {failed} failed")
-sys.exit(failed > 0)
+finish()

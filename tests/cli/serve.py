@@ -14,18 +14,9 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import launch  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 program = sys.argv[1]
-checks = 0
-failed = 0
-
-
-def check(what, holds, seen=None):
-    global checks, failed
-    checks += 1
-    if not holds:
-        failed += 1
-        print(f"FAILED: {what}: {str(seen)[:500]}")
 
 
 class Server(launch.Server):
@@ -545,5 +536,4 @@ def tls():
 
 for part in plain, keys, cors, limits, ending, stalled, work, manager, tls:
     part()
-print(f"serve.py: {checks} checks, {failed} failed")
-sys.exit(failed > 0)
+finish()
