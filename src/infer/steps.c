@@ -387,18 +387,22 @@ static bool score_piece(marco_scheduler *s, marco_status *status, marco_error *e
 
 /* ---- its end ------------------------------------------------------------------------------- */
 
+/* Its prompt's scores are all that it asks for. */
+static bool wants_scores_alone(const marco_request *r)
+{
+    return r->params.max_tokens == 0;
+}
+
 /* What was read counts; those that have read everything get their first token. */
 static void finish_reading(marco_scheduler *s)
 {
     infer_reading *reading = &s->reading;
     marco_error error = {0};
     int64_t row = 0;
-    size_t n = 0, n_through = 0;
+    size_t n = 0;
     int64_t *rows = base_alloc_array(reading->n, sizeof *rows);
-    marco_request **through = base_alloc_array(reading->n, sizeof(marco_request *));
-    marco_status status = rows && through
-                              ? reserve_logits(s, reading->n, &error)
-                              : base_fail_memory(&error, reading->n * sizeof *rows, "logits");
+    marco_status status = rows ? reserve_logits(s, reading->n, &error)
+                               : base_fail_memory(&error, reading->n * sizeof *rows, "logits");
     for (size_t i = 0; i < reading->n && !status; i++) {
         marco_request *r = reading->requests[i];
         const marco_request_events *e = &r->params.events;
@@ -406,18 +410,17 @@ static void finish_reading(marco_scheduler *s)
         r->line.length += reading->counts[i];
         if (left_of(r) > 0 && e->on_prompt && r->n_reply == 0)
             e->on_prompt(e->user, r->line.length, r->n_ids);
-        if (left_of(r) > 0 || atomic_load(&r->cancelled))
+        if (left_of(r) > 0 || atomic_load(&r->cancelled) || wants_scores_alone(r))
             continue;
-        if (r->params.max_tokens == 0) { /* its scores were all it wanted */
-            through[n_through++] = r;
-            continue;
-        }
         rows[n] = row - 1;
         s->rows[n++] = r;
     }
     end_reading(s, status, &error);
-    for (size_t i = 0; i < n_through && !status; i++)
-        infer_scheduler_retire(s, through[i], MARCO_OK, NULL, MARCO_FINISH_LENGTH);
+    for (size_t i = 0; i < reading->n && !status; i++) {
+        marco_request *r = reading->requests[i];
+        if (left_of(r) == 0 && !atomic_load(&r->cancelled) && wants_scores_alone(r))
+            infer_scheduler_retire(s, r, MARCO_OK, NULL, MARCO_FINISH_LENGTH);
+    }
     if (n > 0 && !status) {
         lock_turn(s);
         model_logits_of(reading->context, rows, (int64_t)n, s->logits);
@@ -425,7 +428,6 @@ static void finish_reading(marco_scheduler *s)
         pick(s, n);
     }
     base_free(rows);
-    base_free(through);
 }
 
 /* Passes get shorter where one layer alone keeps the others waiting too long, and longer again
