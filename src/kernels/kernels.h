@@ -67,6 +67,12 @@ typedef struct kern_attend {
 typedef void (*kern_attend_fn)(const kern_attend *a, const void *keys, const void *values,
                                const void *next, int64_t first);
 
+typedef struct kern_adamw {
+    float lr, beta1, beta2, eps, decay;
+    float grad_scale;
+    float correct1, correct2; /* 1 - beta1^step, 1 - beta2^step */
+} kern_adamw;
+
 typedef struct kern_table {
     const char *level; /* "portable", "avx2", "avx512vnni" */
 
@@ -104,6 +110,37 @@ typedef struct kern_table {
      *   up to KERN_TILE. None where that is not above 0. What a tile holds past the keys seen does
      *   not matter. */
     kern_attend_fn attend_f32, attend_f16, attend_q8_0;
+
+    /* ---- for training ---- */
+
+    /* Of one row of rmsnorm, given dy = the gradient of out:
+     *   r = 1 / sqrt(mean(x^2) + eps), s = sum_i dy[i] weight[i] x[i]
+     *   dx[i] += r * (weight[i] dy[i] - x[i] r^2 s / n);  dweight[i] += dy[i] x[i] r
+     * dweight may be NULL. */
+    void (*rmsnorm_back)(const float *x, const float *weight, const float *dy, float *dx,
+                         float *dweight, int64_t n, float eps);
+
+    /* Of swiglu, given dh: h[i] = silu(gate[i]) up[i], and in place gate becomes dh up silu'(gate),
+     * up becomes dh silu(gate). */
+    void (*swiglu_back)(float *gate, float *up, const float *dh, float *h, int64_t n);
+
+    /* x[i] = exp(scale * x[i] - shift). -INFINITY gives 0. In place. */
+    void (*exp_scaled)(float *x, int64_t n, float scale, float shift);
+
+    /* The largest of x[n]; -INFINITY where n is 0. NaN if any is. */
+    float (*max)(const float *x, int64_t n);
+
+    /* log sum exp of x[n], n >= 1: max + log(sum exp(x - max)). */
+    float (*logsumexp)(const float *x, int64_t n);
+
+    /* Sums in F32 of blocks, added up in F64. */
+    double (*sum)(const float *x, int64_t n);
+    double (*dot)(const float *x, const float *y, int64_t n);
+
+    /* AdamW (arXiv 1711.05101) with decoupled decay; g is multiplied by grad_scale first:
+     *   m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2
+     *   w -= lr * (m / correct1 / (sqrt(v / correct2) + eps) + decay w) */
+    void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const kern_adamw *p);
 } kern_table;
 
 /* Sizes in floats that kern_attend asks for. */
