@@ -9,7 +9,7 @@
 #include "tokenizer/spec_build.h"
 #include "tokenizer/split.h"
 
-enum { N_BYTES = 256, MAX_THREADS = 1024, DEFAULT_FREQUENCY = 2 };
+enum { MAX_THREADS = 1024, DEFAULT_FREQUENCY = 2 };
 
 marco_tokenizer_train_params marco_tokenizer_train_params_default(void)
 {
@@ -90,7 +90,7 @@ static marco_status check_params(const char *to, const marco_tokenizer_train_par
                          "%zu special tokens are more than the %d "
                          "allowed",
                          special.n, TOK_MAX_ADDED);
-    int least = N_BYTES + (int)special.n;
+    int least = TOK_N_BYTES + (int)special.n;
     if (params->vocab_size < least || params->vocab_size > TOK_MAX_TOKENS)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "a vocabulary of %d: must be %d (256 bytes and %zu special tokens) to %d",
@@ -123,36 +123,34 @@ static int32_t find_special(const tok_spec *spec, const char *text)
     return -1;
 }
 
-static bool spell(const tok_words *tokens, int32_t id, base_text *out)
+/* Two tokens' spellings with something between them; NULL when out of memory. */
+static char *join(const tok_spec *spec, const tok_merge *merge, const char *between)
 {
-    const char *bytes = tok_words_bytes(tokens, (size_t)id);
-    for (size_t i = 0; i < tokens->items[id].size; i++) {
-        char spelt[3];
-        tok_byte_spell((uint8_t)bytes[i], spelt);
-        base_text_add(out, spelt);
-    }
-    return !out->failed;
+    base_text text = {0};
+    base_text_add(&text, spec->tokens[merge->left]);
+    base_text_add(&text, between);
+    base_text_add(&text, spec->tokens[merge->right]);
+    return base_text_take(&text, NULL);
 }
 
 static bool add_tokens(tok_spec *spec, const tok_learnt *learnt)
 {
-    const tok_words *tokens = &learnt->tokens;
-    spec->tokens = base_calloc(tokens->n, sizeof *spec->tokens);
+    uint8_t alphabet[TOK_N_BYTES];
+    tok_alphabet(alphabet);
+    spec->tokens = base_calloc(TOK_N_BYTES + (size_t)learnt->n_merges, sizeof *spec->tokens);
     spec->merges = base_calloc((size_t)learnt->n_merges, sizeof *spec->merges);
     bool ok = spec->tokens && spec->merges;
-    while (ok && spec->n_tokens < (int32_t)tokens->n) {
-        base_text text = {0};
-        spell(tokens, spec->n_tokens, &text);
-        spec->tokens[spec->n_tokens] = base_text_take(&text, NULL);
-        ok = spec->tokens[spec->n_tokens] && ++spec->n_tokens;
+    while (ok && spec->n_tokens < TOK_N_BYTES) {
+        char spelt[3];
+        tok_byte_spell(alphabet[spec->n_tokens], spelt);
+        spec->tokens[spec->n_tokens] = base_strdup(spelt);
+        ok = spec->tokens[spec->n_tokens++] != NULL;
     }
     while (ok && spec->n_merges < learnt->n_merges) {
-        base_text text = {0};
-        spell(tokens, learnt->merges[2 * spec->n_merges], &text);
-        base_text_add_char(&text, ' ');
-        spell(tokens, learnt->merges[2 * spec->n_merges + 1], &text);
-        spec->merges[spec->n_merges] = base_text_take(&text, NULL);
-        ok = spec->merges[spec->n_merges] && ++spec->n_merges;
+        const tok_merge *merge = &learnt->merges[spec->n_merges];
+        spec->merges[spec->n_merges] = join(spec, merge, " ");
+        spec->tokens[spec->n_tokens] = join(spec, merge, "");
+        ok = spec->merges[spec->n_merges++] && spec->tokens[spec->n_tokens++];
     }
     return ok;
 }
@@ -163,7 +161,7 @@ static marco_status complete_spec(tok_spec *spec, specials special, const tok_le
                                   marco_error *error)
 {
     if (!add_tokens(spec, learnt) || !add_specials(spec, special))
-        return base_fail_memory(error, learnt->tokens.bytes.size, "the vocabulary");
+        return base_fail_memory(error, (size_t)learnt->n_merges, "the vocabulary");
     spec->eos = find_special(spec, "<|endoftext|>");
     if (spec->eos < 0 && spec->n_added)
         spec->eos = spec->added[0].id;
@@ -199,7 +197,7 @@ static marco_status learn(tok_spec *spec, const marco_tokenizer_train_params *pa
         status = base_fail(error, MARCO_ERROR_FORMAT, "%s: there is no text in %s",
                            params->files[0], params->n_files > 1 ? "any of the files" : "it");
     if (!status)
-        status = tok_learn(&words, params->vocab_size - (int32_t)special.n,
+        status = tok_learn(&words, params->vocab_size - TOK_N_BYTES - (int32_t)special.n,
                            params->min_frequency ? params->min_frequency : DEFAULT_FREQUENCY,
                            &params->progress, &learnt, error);
     if (!status)
@@ -213,7 +211,7 @@ static marco_status learn(tok_spec *spec, const marco_tokenizer_train_params *pa
             stats->bytes += words.items[i].size * words.items[i].count;
     }
     tok_words_free(&words);
-    tok_learnt_free(&learnt);
+    base_free(learnt.merges);
     return status;
 }
 

@@ -34,9 +34,6 @@ enum { TOK_MAX_WORD = 1 << 16 };
  * as they are when memory runs out (false). */
 bool tok_words_add(tok_words *words, const char *bytes, size_t size, uint64_t count);
 
-/* The index of a word, or -1. */
-int64_t tok_words_find(const tok_words *words, const char *bytes, size_t size);
-
 static inline const char *tok_words_bytes(const tok_words *words, size_t i)
 {
     return words->bytes.data + words->items[i].start;
@@ -53,21 +50,25 @@ marco_status tok_count_words(const tok_spec *spec, const marco_tokenizer_train_p
 
 /* ---- learning ------------------------------------------------------------------------------ */
 
-typedef struct tok_learnt {
-    tok_words tokens; /* their bytes, by id: 256 single bytes first, see tok_alphabet */
-    int32_t *merges;  /* [2 * n_merges] left, right, by rank */
-    int32_t n_merges;
-    uint64_t n_ids; /* what the counted words come to */
-} tok_learnt;
+enum { TOK_N_BYTES = 256 };
 
 /* The bytes in the order of their spelling, which is that of HF's ids for them. */
-void tok_alphabet(uint8_t out[256]);
+void tok_alphabet(uint8_t out[TOK_N_BYTES]);
 
-/* Joins the most frequent pair, the one of lowest ids among equals, until there are n_tokens
- * tokens or no pair occurs min_frequency times: Sennrich et al., arXiv 1508.07909, with the order
- * of HF's BpeTrainer. tok_learnt_free in every case. */
-marco_status tok_learn(const tok_words *words, int32_t n_tokens, int64_t min_frequency,
+typedef struct tok_merge {
+    int32_t left, right; /* ids: 0 to 255 as tok_alphabet has them, 256 + i what merge i makes */
+} tok_merge;
+
+typedef struct tok_learnt {
+    tok_merge *merges; /* [n_merges], by rank; base_free */
+    int32_t n_merges;
+    uint64_t n_ids; /* tokens that the counted words come to */
+} tok_learnt;
+
+/* Joins the most frequent pair, the one of lowest ids among equals, up to n_merges times or until
+ * no pair occurs min_frequency (>= 1) times: Sennrich et al., arXiv 1508.07909, in the order of
+ * HF's BpeTrainer. out->merges is to be released in every case. */
+marco_status tok_learn(const tok_words *words, int32_t n_merges, int64_t min_frequency,
                        const marco_progress *progress, tok_learnt *out, marco_error *error);
-void tok_learnt_free(tok_learnt *learnt);
 
 #endif

@@ -1,11 +1,9 @@
 /* Counts of pairs are kept up to date by looking, for each merge, at the words that have the pair.
- * Three habits of HF's trainer decide what is merged when, and are kept:
- *   - a pair that is merged keeps its count;
- *   - two merges may make one token ("a" "bc" and "ab" "c"); a pair with it that was queued before
- *     is then queued a second time, with the words that are new, and each of the two is merged in
- *     its own words when its turn comes; the later turn is the pair's rank;
- *   - what is queued has the count of when it was queued, and takes the new one only when it comes
- *     to the front. */
+ *
+ * Two merges never make the same bytes: as long as nothing was joined across the ends of a piece of
+ * text, what is joined within it depends on the piece alone, so that two such pieces are always cut
+ * alike. A merge therefore always makes a new token, and a pair has its words all at once, when the
+ * younger of its two tokens is made: afterwards it only loses some. */
 #include <string.h>
 
 #include "base/error.h"
@@ -16,52 +14,40 @@
 typedef struct pair {
     uint64_t key; /* left << 32 | right */
     int64_t count;
-    uint32_t fresh; /* 1 + its index in `fresh`, 0: none */
-    uint32_t merge; /* 1 + the last merge of it, 0: none */
+    size_t start; /* places[start, start + n) are the words that had it when it was new */
+    uint32_t n, last_word;
 } pair;
 
-/* A pair with words that are not queued yet. */
-typedef struct fresh_pair {
-    size_t start; /* of its words in `places` */
-    uint32_t pair, n, last_word;
-} fresh_pair;
+/* A word of a pair, before they are sorted by pair. */
+typedef struct sighting {
+    uint32_t pair, word;
+} sighting;
 
-typedef struct fresh_place {
-    uint32_t fresh, word;
-} fresh_place;
-
-/* A pair in the queue, with words that may have it. */
+/* A pair with the count of when it was put here, which may have fallen since. */
 typedef struct queued {
     int64_t count;
     uint64_t key;
-    size_t start; /* places[start, start + n); grows with every entry */
-    uint32_t n, pair;
+    uint32_t pair;
 } queued;
 
 typedef struct learner {
     const tok_words *words;
     tok_learnt *out;
+    size_t merges_capacity;
     int32_t *symbols; /* of all words, each in the place of its bytes */
     uint32_t *sizes;  /* [words->n] symbols that a word has left */
 
     pair *pairs;
-    size_t n_pairs, pairs_capacity;
-    uint32_t *slots; /* [n_slots] 1 + an index of pairs, 0: empty */
+    size_t n_pairs, pairs_capacity, n_known; /* those from n_known on are not in the queue yet */
+    uint32_t *slots;                         /* [n_slots] 1 + an index of pairs, 0: empty */
     size_t n_slots;
-
-    uint32_t *places; /* words, for the queue's entries */
+    uint32_t *places; /* words */
     size_t n_places, places_capacity;
-    fresh_pair *fresh;
-    size_t n_fresh, fresh_capacity;
-    fresh_place *fresh_places;
-    size_t n_fresh_places, fresh_places_capacity;
+    sighting *sightings; /* of the pairs from n_known on */
+    size_t n_sightings, sightings_capacity;
 
     queued *queue; /* a binary heap, the next in front */
     size_t n_queue, queue_capacity;
-
-    uint32_t *merges; /* pairs, in the order of their merges */
-    size_t n_merges, merges_capacity;
-    base_text joined;
 } learner;
 
 void tok_alphabet(uint8_t out[256])
@@ -87,6 +73,7 @@ static size_t pair_slot(const learner *l, uint64_t key)
     return at;
 }
 
+/* Room for one more. */
 static bool grow_pairs(learner *l)
 {
     void *pairs = l->pairs;
@@ -108,47 +95,40 @@ static bool grow_pairs(learner *l)
     return true;
 }
 
-/* Adds to the count of a pair; NULL when out of memory. */
-static pair *count_pair(learner *l, int32_t left, int32_t right, int64_t count)
+static uint64_t pair_key(int32_t left, int32_t right)
 {
-    if (!grow_pairs(l))
-        return NULL;
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+/* `word` lost one occurrence of a pair. */
+static void lose_pair(learner *l, int32_t left, int32_t right, uint32_t word)
+{
+    pair *p = &l->pairs[l->slots[pair_slot(l, pair_key(left, right))] - 1];
+    p->count -= (int64_t)l->words->items[word].count;
+}
+
+/* `word` gained one occurrence of a pair that is not in the queue yet. */
+static bool gain_pair(learner *l, int32_t left, int32_t right, uint32_t word)
+{
+    void *items = l->sightings;
+    if (!grow_pairs(l) ||
+        !base_grow(&items, &l->sightings_capacity, l->n_sightings + 1, sizeof *l->sightings))
+        return false;
+    l->sightings = items;
+    uint64_t key = pair_key(left, right);
     size_t at = pair_slot(l, key);
     if (!l->slots[at]) {
         l->pairs[l->n_pairs++] = (pair){.key = key};
         l->slots[at] = (uint32_t)l->n_pairs;
     }
-    pair *p = &l->pairs[l->slots[at] - 1];
-    p->count += count;
-    return p;
-}
-
-/* A pair that `word` has come to have, to be queued. */
-static bool add_pair(learner *l, int32_t left, int32_t right, uint32_t word)
-{
-    pair *p = count_pair(l, left, right, (int64_t)l->words->items[word].count);
-    if (!p)
-        return false;
-    if (!p->fresh) {
-        void *items = l->fresh;
-        if (!base_grow(&items, &l->fresh_capacity, l->n_fresh + 1, sizeof *l->fresh))
-            return false;
-        l->fresh = items;
-        l->fresh[l->n_fresh++] = (fresh_pair){.pair = (uint32_t)(p - l->pairs)};
-        p->fresh = (uint32_t)l->n_fresh;
+    uint32_t index = l->slots[at] - 1;
+    pair *p = &l->pairs[index];
+    p->count += (int64_t)l->words->items[word].count;
+    if (p->n == 0 || p->last_word != word) {
+        l->sightings[l->n_sightings++] = (sighting){index, word};
+        p->last_word = word;
+        p->n++;
     }
-    fresh_pair *f = &l->fresh[p->fresh - 1];
-    if (f->n && f->last_word == word)
-        return true;
-    void *items = l->fresh_places;
-    if (!base_grow(&items, &l->fresh_places_capacity, l->n_fresh_places + 1,
-                   sizeof *l->fresh_places))
-        return false;
-    l->fresh_places = items;
-    l->fresh_places[l->n_fresh_places++] = (fresh_place){p->fresh - 1, word};
-    f->last_word = word;
-    f->n++;
     return true;
 }
 
@@ -156,12 +136,11 @@ static bool add_pair(learner *l, int32_t left, int32_t right, uint32_t word)
 
 static bool goes_before(const queued *a, const queued *b)
 {
-    if (a->count != b->count)
-        return a->count > b->count;
-    return a->key != b->key ? a->key < b->key : a->start < b->start;
+    return a->count != b->count ? a->count > b->count : a->key < b->key;
 }
 
-static void sift_down(learner *l, queued entry)
+/* Puts an entry in the place of the front one. */
+static void replace_front(learner *l, queued entry)
 {
     size_t at = 0;
     for (size_t child; (child = 2 * at + 1) < l->n_queue; at = child) {
@@ -186,51 +165,46 @@ static bool enqueue(learner *l, queued entry)
     return true;
 }
 
-/* The next pair to merge into *next. False: none is left. */
-static bool dequeue(learner *l, int64_t min_frequency, queued *next)
+/* Takes out the most frequent pair. False: none occurs min_frequency times. */
+static bool dequeue(learner *l, int64_t min_frequency, uint32_t *most)
 {
     while (l->n_queue) {
-        queued *front = &l->queue[0];
-        int64_t count = l->pairs[front->pair].count;
-        if (front->count == count) {
-            *next = *front;
+        queued front = l->queue[0];
+        int64_t count = l->pairs[front.pair].count;
+        if (front.count == count) {
+            *most = front.pair;
             if (--l->n_queue)
-                sift_down(l, l->queue[l->n_queue]);
+                replace_front(l, l->queue[l->n_queue]);
             return count >= min_frequency;
         }
-        queued changed = *front;
-        changed.count = count;
-        sift_down(l, changed);
+        front.count = count;
+        replace_front(l, front);
     }
     return false;
 }
 
-/* Queues the fresh pairs. */
-static bool flush_fresh(learner *l)
+/* Puts the new pairs into the queue. */
+static bool queue_new(learner *l)
 {
     void *places = l->places;
-    if (!base_grow(&places, &l->places_capacity, l->n_places + l->n_fresh_places,
-                   sizeof *l->places))
+    if (!base_grow(&places, &l->places_capacity, l->n_places + l->n_sightings, sizeof *l->places))
         return false;
     l->places = places;
-    for (size_t i = 0; i < l->n_fresh; i++) {
-        l->fresh[i].start = l->n_places;
-        l->n_places += l->fresh[i].n;
-        l->fresh[i].n = 0;
+    for (size_t i = l->n_known; i < l->n_pairs; i++) {
+        l->pairs[i].start = l->n_places;
+        l->n_places += l->pairs[i].n;
+        l->pairs[i].n = 0;
     }
-    for (size_t i = 0; i < l->n_fresh_places; i++) {
-        fresh_pair *f = &l->fresh[l->fresh_places[i].fresh];
-        l->places[f->start + f->n++] = l->fresh_places[i].word;
+    for (size_t i = 0; i < l->n_sightings; i++) {
+        pair *p = &l->pairs[l->sightings[i].pair];
+        l->places[p->start + p->n++] = l->sightings[i].word;
     }
-    for (size_t i = 0; i < l->n_fresh; i++) {
-        const fresh_pair *f = &l->fresh[i];
-        pair *p = &l->pairs[f->pair];
-        p->fresh = 0;
-        queued entry = {p->count, p->key, f->start, f->n, f->pair};
-        if (p->count > 0 && !enqueue(l, entry))
+    l->n_sightings = 0;
+    for (; l->n_known < l->n_pairs; l->n_known++) {
+        const pair *p = &l->pairs[l->n_known];
+        if (!enqueue(l, (queued){p->count, p->key, (uint32_t)l->n_known}))
             return false;
     }
-    l->n_fresh = l->n_fresh_places = 0;
     return true;
 }
 
@@ -242,11 +216,8 @@ static bool begin(learner *l)
     int32_t ids[256];
     uint8_t alphabet[256];
     tok_alphabet(alphabet);
-    for (int32_t id = 0; id < 256; id++) {
+    for (int32_t id = 0; id < 256; id++)
         ids[alphabet[id]] = id;
-        if (!tok_words_add(&l->out->tokens, (const char *)&alphabet[id], 1, 0))
-            return false;
-    }
     l->symbols = base_alloc_array(words->bytes.size, sizeof *l->symbols);
     l->sizes = base_alloc_array(words->n, sizeof *l->sizes);
     if (!l->symbols || !l->sizes)
@@ -257,29 +228,32 @@ static bool begin(learner *l)
         const int32_t *symbols = l->symbols + words->items[w].start;
         l->sizes[w] = words->items[w].size;
         for (uint32_t i = 1; i < l->sizes[w]; i++)
-            if (!add_pair(l, symbols[i - 1], symbols[i], (uint32_t)w))
+            if (!gain_pair(l, symbols[i - 1], symbols[i], (uint32_t)w))
                 return false;
     }
-    return flush_fresh(l);
+    return queue_new(l);
 }
 
 /* Joins every occurrence in the word, from the left, and counts the neighbours anew. */
 static bool merge_in_word(learner *l, uint32_t word, int32_t left, int32_t right, int32_t product)
 {
     int32_t *symbols = l->symbols + l->words->items[word].start;
-    int64_t count = (int64_t)l->words->items[word].count;
     uint32_t size = l->sizes[word], kept = 0;
     for (uint32_t i = 0; i < size; i++) {
         if (symbols[i] != left || i + 1 == size || symbols[i + 1] != right) {
             symbols[kept++] = symbols[i];
             continue;
         }
-        if (kept && (!count_pair(l, symbols[kept - 1], left, -count) ||
-                     !add_pair(l, symbols[kept - 1], product, word)))
-            return false;
-        if (i + 2 < size && (!count_pair(l, right, symbols[i + 2], -count) ||
-                             !add_pair(l, product, symbols[i + 2], word)))
-            return false;
+        if (kept) {
+            lose_pair(l, symbols[kept - 1], left, word);
+            if (!gain_pair(l, symbols[kept - 1], product, word))
+                return false;
+        }
+        if (i + 2 < size) {
+            lose_pair(l, right, symbols[i + 2], word);
+            if (!gain_pair(l, product, symbols[i + 2], word))
+                return false;
+        }
         symbols[kept++] = product;
         i++;
     }
@@ -287,54 +261,21 @@ static bool merge_in_word(learner *l, uint32_t word, int32_t left, int32_t right
     return true;
 }
 
-/* The id of both tokens' bytes end to end, which is new unless others were joined to them before;
- * -1 when out of memory. */
-static int32_t join_tokens(learner *l, int32_t left, int32_t right)
-{
-    tok_words *tokens = &l->out->tokens;
-    base_text_clear(&l->joined);
-    base_text_add_n(&l->joined, tok_words_bytes(tokens, (size_t)left), tokens->items[left].size);
-    base_text_add_n(&l->joined, tok_words_bytes(tokens, (size_t)right), tokens->items[right].size);
-    if (l->joined.failed || !tok_words_add(tokens, l->joined.data, l->joined.size, 0))
-        return -1;
-    return (int32_t)tok_words_find(tokens, l->joined.data, l->joined.size);
-}
-
-static bool merge_next(learner *l, const queued *next)
-{
-    int32_t left = (int32_t)(next->key >> 32), right = (int32_t)(next->key & UINT32_MAX);
-    void *merges = l->merges;
-    if (!base_grow(&merges, &l->merges_capacity, l->n_merges + 1, sizeof *l->merges))
-        return false;
-    l->merges = merges;
-    l->merges[l->n_merges++] = next->pair;
-    l->pairs[next->pair].merge = (uint32_t)l->n_merges;
-    int32_t product = join_tokens(l, left, right);
-    bool ok = product >= 0;
-    for (uint32_t i = 0; ok && i < next->n; i++)
-        ok = merge_in_word(l, l->places[next->start + i], left, right, product);
-    return ok && flush_fresh(l);
-}
-
-/* ---- the outcome --------------------------------------------------------------------------- */
-
-static bool finish(learner *l)
+static bool merge_pair(learner *l, uint32_t most)
 {
     tok_learnt *out = l->out;
-    out->merges = base_alloc_array(l->n_merges, 2 * sizeof *out->merges);
-    if (!out->merges)
+    const pair p = l->pairs[most];
+    int32_t left = (int32_t)(p.key >> 32), right = (int32_t)(p.key & UINT32_MAX);
+    int32_t product = TOK_N_BYTES + out->n_merges;
+    void *merges = out->merges;
+    if (!base_grow(&merges, &l->merges_capacity, (size_t)out->n_merges + 1, sizeof *out->merges))
         return false;
-    for (size_t i = 0; i < l->n_merges; i++) {
-        const pair *p = &l->pairs[l->merges[i]];
-        if (p->merge != i + 1)
-            continue;
-        out->merges[2 * out->n_merges] = (int32_t)(p->key >> 32);
-        out->merges[2 * out->n_merges + 1] = (int32_t)(p->key & UINT32_MAX);
-        out->n_merges++;
-    }
-    for (size_t w = 0; w < l->words->n; w++)
-        out->n_ids += l->sizes[w] * l->words->items[w].count;
-    return true;
+    out->merges = merges;
+    out->merges[out->n_merges++] = (tok_merge){left, right};
+    for (uint32_t i = 0; i < p.n; i++)
+        if (!merge_in_word(l, l->places[p.start + i], left, right, product))
+            return false;
+    return queue_new(l);
 }
 
 static void release(learner *l)
@@ -344,37 +285,30 @@ static void release(learner *l)
     base_free(l->pairs);
     base_free(l->slots);
     base_free(l->places);
-    base_free(l->fresh);
-    base_free(l->fresh_places);
+    base_free(l->sightings);
     base_free(l->queue);
-    base_free(l->merges);
-    base_text_free(&l->joined);
 }
 
-marco_status tok_learn(const tok_words *words, int32_t n_tokens, int64_t min_frequency,
+marco_status tok_learn(const tok_words *words, int32_t n_merges, int64_t min_frequency,
                        const marco_progress *progress, tok_learnt *out, marco_error *error)
 {
     enum { REPORT_EVERY = 16 }; /* merges */
-    *out = (tok_learnt){.tokens.seed = words->seed};
+    *out = (tok_learnt){0};
     learner l = {.words = words, .out = out};
     marco_status status = MARCO_OK;
+    uint32_t most;
     bool ok = begin(&l);
-    queued next;
-    while (ok && !status && out->tokens.n < (size_t)n_tokens && dequeue(&l, min_frequency, &next)) {
-        ok = merge_next(&l, &next);
-        if (progress->fn && l.n_merges % REPORT_EVERY == 0 &&
-            progress->fn(progress->user, "learning tokens", out->tokens.n, (uint64_t)n_tokens))
+    while (ok && !status && out->n_merges < n_merges && dequeue(&l, min_frequency, &most)) {
+        ok = merge_pair(&l, most);
+        if (progress->fn && out->n_merges % REPORT_EVERY == 0 &&
+            progress->fn(progress->user, "learning tokens", (uint64_t)out->n_merges,
+                         (uint64_t)n_merges))
             status = base_fail(error, MARCO_ERROR_CANCELLED, "learning tokens was cancelled");
     }
-    if (!status && (!ok || !finish(&l)))
+    for (size_t w = 0; ok && w < words->n; w++)
+        out->n_ids += l.sizes[w] * words->items[w].count;
+    if (!ok)
         status = base_fail_memory(error, words->bytes.size * sizeof *l.symbols, "learning tokens");
     release(&l);
     return status;
-}
-
-void tok_learnt_free(tok_learnt *learnt)
-{
-    tok_words_free(&learnt->tokens);
-    base_free(learnt->merges);
-    *learnt = (tok_learnt){0};
 }

@@ -62,14 +62,6 @@ bool tok_words_add(tok_words *words, const char *bytes, size_t size, uint64_t co
     return true;
 }
 
-int64_t tok_words_find(const tok_words *words, const char *bytes, size_t size)
-{
-    if (words->n == 0)
-        return -1;
-    uint32_t hash = (uint32_t)tok_hash_bytes(&words->seed, bytes, size);
-    return (int64_t)words->slots[slot_of(words, bytes, size, hash)] - 1;
-}
-
 void tok_words_free(tok_words *words)
 {
     base_text_free(&words->bytes);
