@@ -34,7 +34,7 @@ static void run_begin(run *r, int threads, tensor_type type, const train_optimiz
 static train_step_result run_step(run *r, uint64_t step, double scale, double lr)
 {
     train_step_result result;
-    toy_add_gradient(&r->toy, step, scale);
+    toy_add_gradient(&r->toy, step, (double[]){scale, scale});
     assert_int_equal(train_optimizer_step(r->optimizer, &r->toy.ctx, lr, &result, NULL), MARCO_OK);
     return result;
 }
@@ -66,7 +66,7 @@ static void fifty_steps_are_those_of_adamw(void **state)
     run r;
     plain reference;
     run_begin(&r, 2, TENSOR_F32, &USUAL);
-    plain_make(&reference);
+    plain_make(&reference, TENSOR_F32);
     int clipped = 0;
     for (int step = 1; step <= 50; step++) {
         double lr = 1e-2 / step;

@@ -53,6 +53,13 @@ static inline int64_t toy_first(const toy *t, int p)
     return t->items[p].mat0 * TOY_SHAPES[p].rows * TOY_SHAPES[p].cols;
 }
 
+/* What an element is before the first step. */
+static inline float toy_beginning(tensor_type type, int p, int64_t i)
+{
+    float x = (float)toy_number(0, p, i);
+    return type == TENSOR_F32 ? x : tensor_bf16_to_f32(tensor_f32_to_bf16(x));
+}
+
 static inline float toy_value(const toy *t, int p, int64_t i)
 {
     const train_param *param = &t->items[p];
@@ -86,7 +93,7 @@ static inline void toy_lay(toy *t, train_section s)
                 values->size += (train_param_size(&t->items[p]) + 15) / 16 * 16;
             }
         if (state == TRAIN_TRAINED) {
-            int64_t grain = 64 * TOY_MOST_RANKS;
+            int64_t grain = 64 * 12; /* for 1 to 4 processes */
             values->size = (values->size + grain - 1) / grain * grain;
             values->trained = values->graded = values->size;
         }
@@ -118,7 +125,7 @@ static inline void toy_make(toy *t, train_comm *comm, base_pool *pool, tensor_ty
     toy_lay(t, TRAIN_OWN_EXPERTS);
     for (int p = 0; p < TOY_PARAMS; p++)
         for (int64_t i = 0; i < train_param_size(&t->items[p]); i++)
-            toy_set(t, p, i, (float)toy_number(0, p, toy_first(t, p) + i));
+            toy_set(t, p, i, toy_beginning(type, p, toy_first(t, p) + i));
     t->ctx = (train_context){.params = &t->params,
                              .comm = comm,
                              .pool = pool,
@@ -134,15 +141,16 @@ static inline void toy_free(toy *t)
     }
 }
 
-/* Adds `scale` times a step's gradient of the elements that are held here. */
-static inline void toy_add_gradient(toy *t, uint64_t step, double scale)
+/* Adds a step's gradient of the elements that are held here, times its section's scale. */
+static inline void toy_add_gradient(toy *t, uint64_t step, const double scale[TRAIN_SECTION_END])
 {
     for (int p = 0; p < TOY_PARAMS; p++) {
         if (t->items[p].state != TRAIN_TRAINED)
             continue;
         float *grad = toy_grad(t, p);
         for (int64_t i = 0; i < train_param_size(&t->items[p]); i++)
-            grad[i] += (float)(scale * toy_number(step, p, toy_first(t, p) + i));
+            grad[i] +=
+                (float)(scale[t->items[p].section] * toy_number(step, p, toy_first(t, p) + i));
     }
 }
 
@@ -154,7 +162,7 @@ typedef struct plain {
     int64_t step;
 } plain;
 
-static inline void plain_make(plain *r)
+static inline void plain_make(plain *r, tensor_type type)
 {
     r->step = 0;
     for (int p = 0; p < TOY_PARAMS; p++) {
@@ -163,7 +171,7 @@ static inline void plain_make(plain *r)
         r->m[p] = calloc(n, sizeof(double));
         r->v[p] = calloc(n, sizeof(double));
         for (int64_t i = 0; i < toy_elements(p); i++)
-            r->w[p][i] = (float)toy_number(0, p, i);
+            r->w[p][i] = toy_beginning(type, p, i);
     }
 }
 
