@@ -9,11 +9,11 @@
 enum { TOKENS_A_PART = 64 };
 
 struct train_attention_work {
-    float *n, *dn;   /* [T, E] rmsnorm(x) and its gradient */
-    float *q, *k;    /* [T, H*D], [T, G*D] normalised and turned; then q's gradient */
-    float *d_o;      /* [T, H*D] the gradient of o; then q's before norm and RoPE */
-    float *dk, *dv;  /* [T, G*D] */
-    float *partial;  /* of the sums over rows */
+    float *n, *dn;  /* [T, E] rmsnorm(x) and its gradient */
+    float *q, *k;   /* [T, H*D], [T, G*D] normalised and turned; then q's gradient */
+    float *d_o;     /* [T, H*D] the gradient of o; then q's before norm and RoPE */
+    float *dk, *dv; /* [T, G*D] */
+    float *partial; /* of the sums over rows */
 };
 
 static int64_t larger(int64_t a, int64_t b)
@@ -93,8 +93,7 @@ static void turn_part(void *user, int64_t part, int thread)
         int64_t angle = position(t->tokens, i) * (dim / 2);
         for (int64_t head = i * row; head < (i + 1) * row; head += dim) {
             if (weight)
-                ctx->kern->rmsnorm(t->x + head, weight, t->out + head, dim,
-                                   (float)config->rms_eps);
+                ctx->kern->rmsnorm(t->x + head, weight, t->out + head, dim, (float)config->rms_eps);
             else
                 memcpy(t->out + head, t->x + head, (size_t)dim * sizeof *t->x);
             ctx->kern->rope(t->out + head, ctx->rope_cos + angle, ctx->rope_sin + angle, dim);
@@ -124,7 +123,8 @@ static void run_parts(base_task_fn fn, turning *t)
     base_pool_run(t->ctx->pool, fn, t, (t->tokens->n + TOKENS_A_PART - 1) / TOKENS_A_PART);
 }
 
-/* ---- the half layer --------------------------------------------------------------------------- */
+/* ---- the half layer ---------------------------------------------------------------------------
+ */
 
 static const train_param *find(const train_context *ctx, model_role role, int32_t layer)
 {
@@ -136,13 +136,17 @@ static void turn(const train_context *ctx, int32_t layer, const train_tokens *to
                  const train_attention_saved *saved, train_attention_work *work)
 {
     const model_config *config = &ctx->params->config;
-    turning q = {ctx,           tokens,
+    turning q = {ctx,
+                 tokens,
                  config->qk_norm ? find(ctx, MODEL_ATTN_Q_NORM, layer) : NULL,
-                 config->n_heads, saved->q,
+                 config->n_heads,
+                 saved->q,
                  work->q};
-    turning k = {ctx,           tokens,
+    turning k = {ctx,
+                 tokens,
                  config->qk_norm ? find(ctx, MODEL_ATTN_K_NORM, layer) : NULL,
-                 config->n_kv_heads, saved->k,
+                 config->n_kv_heads,
+                 saved->k,
                  work->k};
     run_parts(turn_part, &q);
     run_parts(turn_part, &k);
@@ -228,8 +232,7 @@ void train_attention_back(const train_context *ctx, int32_t layer, const train_t
     train_norm(ctx, norm, x, n, work->n);
     train_linear_back(ctx, find(ctx, MODEL_ATTN_Q, layer), 0, work->n, dq, n, work->dn, false);
     train_linear_back(ctx, find(ctx, MODEL_ATTN_K, layer), 0, work->n, dk, n, work->dn, true);
-    train_linear_back(ctx, find(ctx, MODEL_ATTN_V, layer), 0, work->n, work->dv, n, work->dn,
-                      true);
+    train_linear_back(ctx, find(ctx, MODEL_ATTN_V, layer), 0, work->n, work->dv, n, work->dn, true);
     /* The residual: d holds the gradient of x by the way around already. */
     train_norm_back(ctx, norm, x, work->dn, n, d, work->partial);
 }

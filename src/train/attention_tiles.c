@@ -20,9 +20,9 @@
 enum { QUERIES = 64, KEYS = 256 };
 
 typedef struct workspace {
-    float *p, *dp;             /* [QUERIES, KEYS] */
-    float *dq;                 /* [QUERIES, D] */
-    float *max, *sum, *delta;  /* [QUERIES] of the scores before their scale; D_i */
+    float *p, *dp;            /* [QUERIES, KEYS] */
+    float *dq;                /* [QUERIES, D] */
+    float *max, *sum, *delta; /* [QUERIES] of the scores before their scale; D_i */
 } workspace;
 
 /* The floats of the workspace, whose pointers are set where there is scratch for them. */

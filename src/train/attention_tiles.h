@@ -9,13 +9,13 @@ typedef struct train_attend {
     const train_context *ctx;
     const train_tokens *tokens;
     int64_t n_heads, n_kv_heads, dim;
-    float *q;        /* [T, H*D] normalised and turned; the backward pass leaves its gradient here */
-    const float *k;  /* [T, G*D] likewise */
-    const float *v;  /* [T, G*D] */
-    float *o;        /* [T, H*D] */
-    float *lse;      /* [T, H] log of the sum of exp of a query's scores */
+    float *q;       /* [T, H*D] normalised and turned; the backward pass leaves its gradient here */
+    const float *k; /* [T, G*D] likewise */
+    const float *v; /* [T, G*D] */
+    float *o;       /* [T, H*D] */
+    float *lse;     /* [T, H] log of the sum of exp of a query's scores */
     const float *d_o; /* backward only: [T, H*D] the gradient of o */
-    float *dk, *dv;  /* backward only: [T, G*D] the gradients of k and v */
+    float *dk, *dv;   /* backward only: [T, G*D] the gradients of k and v */
 } train_attend;
 
 /* o = softmax(q k^T / sqrt(D)) v over the keys from the example's first to the query's own. */
