@@ -102,6 +102,8 @@ static inline int64_t train_param_size(const train_param *param)
  * and B from those of value. A [rank, cols], B [rows, rank]. */
 struct train_context;
 void train_lora_apply(const struct train_context *ctx);
+/* The gradients of adapted parameters are zeros afterwards. */
 void train_lora_back(const struct train_context *ctx);
+int64_t train_lora_scratch(const train_params *params); /* floats a thread */
 
 #endif

@@ -1,5 +1,6 @@
 /* The AVX2 level. */
 #include "kernels/x86/avx2.h"
+#include "kernels/portable.h"
 
 #define KERN_LEVEL "avx2"
 #define Q8(type)   kern_avx2_matmul_##type##_q8

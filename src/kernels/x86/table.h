@@ -31,4 +31,12 @@
     .softmax = kern_avx2_softmax, .swiglu = kern_avx2_swiglu, .axpy = kern_avx2_axpy,
     .f32_to_f16 = kern_avx2_f32_to_f16, .attend_f32 = kern_avx2_attend_f32,
     .attend_f16 = kern_avx2_attend_f16, .attend_q8_0 = kern_avx2_attend_q8_0,
+    .rmsnorm_back = kern_portable_rmsnorm_back,
+    .swiglu_back = kern_portable_swiglu_back,
+    .exp_scaled = kern_portable_exp_scaled,
+    .max = kern_portable_max,
+    .logsumexp = kern_portable_logsumexp,
+    .sum = kern_portable_sum,
+    .dot = kern_portable_dot_wide,
+    .adamw = kern_portable_adamw,
 }
