@@ -15,7 +15,6 @@ uint64_t kern_avx2_read_stream(const void *p, size_t bytes);
 uint64_t kern_avx2_read_stream_ahead(const void *p, size_t bytes);
 uint64_t kern_avx2_read_four(const void *p, size_t bytes);
 uint64_t kern_avx2_read_four_ahead(const void *p, size_t bytes);
-float kern_avx2_f32_peak(const float *a, const float *b, int64_t rounds);
 #define KERN_AVX2_READS                                                                            \
     {                                                                                              \
         kern_avx2_read_stream, kern_avx2_read_stream_ahead, kern_avx2_read_four,                   \

@@ -95,7 +95,7 @@ static int64_t int8_peak(const int16_t *a, const int16_t *b, int64_t rounds)
         (sum) = _mm256_fmadd_ps(x##half, y##half, sum);                                            \
     } while (0)
 
-float kern_avx2_f32_peak(const float *a, const float *b, int64_t rounds)
+static float f32_peak(const float *a, const float *b, int64_t rounds)
 {
     __m256 x0 = _mm256_loadu_ps(a), x1 = _mm256_loadu_ps(a + 8);
     __m256 y0 = _mm256_loadu_ps(b), y1 = _mm256_loadu_ps(b + 8);
@@ -124,5 +124,5 @@ float kern_avx2_f32_peak(const float *a, const float *b, int64_t rounds)
 const kern_roof kern_avx2_roof = {
     .read = KERN_AVX2_READS,
     .int8 = int8_peak,
-    .f32 = kern_avx2_f32_peak,
+    .f32 = f32_peak,
 };

@@ -1,0 +1,68 @@
+#include "train/blas.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "marco/train.h"
+
+/* OpenBLAS asks the environment when it is loaded. The versions in Debian 12 and Ubuntu 24.04 do
+ * not know AMD's processors with AVX-512 and would use their kernels for AVX2, half as fast. */
+void marco_train_prepare(void)
+{
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
+        setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 0);
+#endif
+}
+
+/* ISO C has no cast from an object's address to a function's; POSIX has dlsym. */
+static bool find(void *library, const char *name, void *function)
+{
+    void *symbol = dlsym(library, name);
+    *(void **)function = symbol;
+    return symbol != NULL;
+}
+
+marco_status train_blas_open(train_blas **out, marco_error *error)
+{
+    static const char *const names[] = {"libopenblas.so.0", "libopenblas.so",
+                                        "libopenblas.0.dylib"};
+    *out = NULL;
+    train_blas *blas = base_calloc(1, sizeof *blas);
+    if (!blas)
+        return base_fail_memory(error, sizeof *blas, "OpenBLAS");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !blas->library; i++)
+        blas->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    void (*set_threads)(int) = NULL;
+    char *(*core_name)(void) = NULL, *(*config)(void) = NULL;
+    if (!blas->library || !find(blas->library, "cblas_sgemm", &blas->sgemm) ||
+        !find(blas->library, "openblas_set_num_threads", &set_threads) ||
+        !find(blas->library, "openblas_get_corename", &core_name) ||
+        !find(blas->library, "openblas_get_config", &config)) {
+        train_blas_close(blas);
+        return base_fail(
+            error, MARCO_ERROR_NOT_FOUND,
+            "training needs OpenBLAS, which was not found; install it (Debian, Ubuntu: "
+            "apt install libopenblas0)");
+    }
+    set_threads(1);
+    int version = 0; /* "OpenBLAS 0.3.21 NO_LAPACKE ..." */
+    const char *text = config();
+    sscanf(text, "%*s %*s%n", &version);
+    snprintf(blas->name, sizeof blas->name, "%.*s, %s kernels", version, text, core_name());
+    *out = blas;
+    return MARCO_OK;
+}
+
+void train_blas_close(train_blas *blas)
+{
+    /* The library stays loaded: its threads may not have ended. */
+    base_free(blas);
+}
