@@ -8,22 +8,22 @@
 #include "train/attention.h"
 #include "train/ffn.h"
 
-typedef struct layer {
+typedef struct train_layer {
     float *in, *mid; /* [T, E] of the attention half, of the other */
     train_attention_saved attention;
     train_experts_saved experts;
     train_ffn_saved ffn;
     train_routing_stats stats;
-} layer;
+} train_layer;
 
 struct train_model {
     train_context ctx;
     train_model_params params;
     void *region;
     size_t region_bytes;
-    layer *layers; /* [n_layers] */
-    float *out;    /* [T, E] of the last layer */
-    float *d;      /* [T, E] */
+    train_layer *layers; /* [n_layers] */
+    float *out;          /* [T, E] of the last layer */
+    float *d;            /* [T, E] */
     train_attention_work *attention;
     train_experts_work *experts;
     train_ffn_work ffn;
@@ -58,7 +58,7 @@ static int64_t scratch_floats(const model_config *config, int64_t lora_scratch)
 }
 
 static void save_half(const model_config *config, const train_comm *comm, int64_t n, int32_t i,
-                      train_arena *arena, layer *l)
+                      train_arena *arena, train_layer *l)
 {
     if (config->layer_sparse[i])
         train_experts_save(config, comm, n, arena, &l->experts);
@@ -77,7 +77,7 @@ static void layout_layers(train_model *m, const model_config *config, const trai
         train_arena *at = arena, again = shared;
         if (m->params.recompute)
             at = &again;
-        layer *l = &m->layers[i];
+        train_layer *l = &m->layers[i];
         train_attention_save(config, n, at, &l->attention);
         save_half(config, comm, n, i, at, l);
         l->mid = train_arena_floats(at, n * config->n_embd);
@@ -105,7 +105,7 @@ static void layout(train_model *m, const model_config *config, const train_comm 
         }
     }
     layout_layers(m, config, comm, arena);
-    m->attention = train_attention_plan(config, n, m->params.seq_len, arena);
+    m->attention = train_attention_plan(config, n, arena);
     if (any_layer(config, true))
         m->experts = train_experts_plan(config, comm, n, arena);
     if (any_layer(config, false))
@@ -227,7 +227,7 @@ static float *layer_out(const train_model *m, int32_t i)
 static marco_status layer_forward(const run *r, int32_t i, bool again, marco_error *error)
 {
     train_model *m = r->model;
-    layer *l = &m->layers[i];
+    train_layer *l = &m->layers[i];
     train_attention(&m->ctx, i, r->tokens, l->in, &l->attention, m->attention, l->mid);
     if (m->ctx.params->config.layer_sparse[i])
         return train_experts(&m->ctx, i, r->tokens, &m->params.routing, r->pass, again, l->mid,
@@ -239,7 +239,7 @@ static marco_status layer_forward(const run *r, int32_t i, bool again, marco_err
 static marco_status layer_back(const run *r, int32_t i, marco_error *error)
 {
     train_model *m = r->model;
-    layer *l = &m->layers[i];
+    train_layer *l = &m->layers[i];
     /* Running forward again would write the next layer's input, which is not needed any more. */
     marco_status status = m->params.recompute ? layer_forward(r, i, true, error) : MARCO_OK;
     if (!status && m->ctx.params->config.layer_sparse[i])
