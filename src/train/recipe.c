@@ -108,8 +108,10 @@ static marco_status override(given *g, const char *text, marco_error *error)
                          "--set '%.200s': give a key, an equals sign and a value, as in steps=100",
                          text);
     char *key = base_strndup(text, (size_t)(equals - text));
-    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    if (!value)
+    json_t *value = NULL;
+    marco_error problem;
+    if (format_json_text("--set", equals + 1, strlen(equals + 1), &value, &problem) ==
+        MARCO_ERROR_FORMAT)
         value = json_string(equals + 1);
     marco_status status = MARCO_OK;
     if (!key)
