@@ -105,7 +105,7 @@ static void layout(train_model *m, const model_config *config, const train_comm 
         }
     }
     layout_layers(m, config, comm, arena);
-    m->attention = train_attention_plan(config, n, m->params.seq_len, arena);
+    m->attention = train_attention_plan(config, n, arena);
     if (any_layer(config, true))
         m->experts = train_experts_plan(config, comm, n, arena);
     if (any_layer(config, false))
