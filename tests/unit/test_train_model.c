@@ -178,7 +178,7 @@ static void threads_and_recomputation_change_no_bit(void **state)
     open_vector(&v, *state);
     train_job *one = open_job(&v, 1, false);
     take_steps(one);
-    for (int threads = 1; threads <= 4; threads++) {
+    for (int threads = 1; threads <= 3; threads++) {
         train_job *other = open_job(&v, threads, threads % 2 == 1);
         take_steps(other);
         for (int s = 0; s < TRAIN_SECTION_END; s++) {
