@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by tests that start processes with mpirun: run N COMMAND...
 #
 # More processes than there are cores are meant, root is what many a container has, and a container
@@ -13,5 +14,5 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"
 run() {
     count=$1
     shift
-    timeout 120 "$mpirun" -n "$count" "$@" </dev/null
+    timeout 120 "${mpirun:?}" -n "$count" "$@" </dev/null
 }
