@@ -51,4 +51,12 @@ const char *base_folder_path(const base_folder *folder); /* the temporary one, t
 marco_status base_folder_commit(base_folder *folder, marco_error *error);
 void base_folder_abort(base_folder *folder);
 
+/* Removes a folder that holds nothing but files that a checkpoint, of a training run too, is made
+ * of; others are refused. A process that is killed meanwhile leaves it under a temporary name. */
+marco_status base_folder_remove(const char *path, marco_error *error);
+
+/* Removes what killed processes left in `parent` under temporary names: files and checkpoints'
+ * folders whose final names begin with `prefix`. Nobody else may be writing there. */
+void base_folder_sweep(const char *parent, const char *prefix);
+
 #endif

@@ -67,6 +67,9 @@ typedef struct kern_attend {
 typedef void (*kern_attend_fn)(const kern_attend *a, const void *keys, const void *values,
                                const void *next, int64_t first);
 
+/* Numbers of a long sum that are added up in F32. */
+enum { KERN_SUM_BLOCK = 1024 };
+
 typedef struct kern_adamw {
     float lr, beta1, beta2, eps, decay;
     float grad_scale;
@@ -124,22 +127,25 @@ typedef struct kern_table {
      * up becomes dh silu(gate). */
     void (*swiglu_back)(float *gate, float *up, const float *dh, float *h, int64_t n);
 
-    /* x[i] = exp(scale * x[i] - shift). -INFINITY gives 0. In place. */
+    /* x[i] = exp(scale * x[i] - shift). -INFINITY gives 0, and so does whatever would come out
+     * subnormal. In place. */
     void (*exp_scaled)(float *x, int64_t n, float scale, float shift);
 
-    /* The largest of x[n]; -INFINITY where n is 0. NaN if any is. */
+    /* The largest of x[n]; -INFINITY where n is 0; NaN if any is. */
     float (*max)(const float *x, int64_t n);
 
-    /* log sum exp of x[n], n >= 1: max + log(sum exp(x - max)). */
+    /* log sum exp of x[n], n >= 1: max + log(sum exp(x - max)), the sum no
+     * coarser than those below. -INFINITY where all are; NaN if any is. */
     float (*logsumexp)(const float *x, int64_t n);
 
-    /* Sums in F32 of blocks, added up in F64. */
+    /* Sums in F32 of blocks of KERN_SUM_BLOCK, added up in F64 in order. */
     double (*sum)(const float *x, int64_t n);
     double (*dot)(const float *x, const float *y, int64_t n);
 
     /* AdamW (arXiv 1711.05101) with decoupled decay; g is multiplied by grad_scale first:
      *   m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2
-     *   w -= lr * (m / correct1 / (sqrt(v / correct2) + eps) + decay w) */
+     *   w -= lr * (m / correct1 / (sqrt(v / correct2) + eps) + decay w)
+     * Moments that would be subnormal become 0. */
     void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const kern_adamw *p);
 } kern_table;
 

@@ -54,4 +54,12 @@ const kern_table kern_portable = {
     .attend_f32 = kern_portable_attend_f32,
     .attend_f16 = kern_portable_attend_f16,
     .attend_q8_0 = kern_portable_attend_q8_0,
+    .rmsnorm_back = kern_portable_rmsnorm_back,
+    .swiglu_back = kern_portable_swiglu_back,
+    .exp_scaled = kern_portable_exp_scaled,
+    .max = kern_portable_max,
+    .logsumexp = kern_portable_logsumexp,
+    .sum = kern_portable_sum,
+    .dot = kern_portable_dot_wide,
+    .adamw = kern_portable_adamw,
 };

@@ -15,6 +15,16 @@ void kern_portable_softmax(float *x, int64_t n);
 void kern_portable_swiglu(float *gate, const float *up, int64_t n);
 void kern_portable_axpy(float a, const float *x, float *out, int64_t n);
 void kern_portable_f32_to_f16(const float *x, uint16_t *out, int64_t n);
+void kern_portable_rmsnorm_back(const float *x, const float *weight, const float *dy, float *dx,
+                                float *dweight, int64_t n, float eps);
+void kern_portable_swiglu_back(float *gate, float *up, const float *dh, float *h, int64_t n);
+void kern_portable_exp_scaled(float *x, int64_t n, float scale, float shift);
+float kern_portable_max(const float *x, int64_t n);
+float kern_portable_logsumexp(const float *x, int64_t n);
+double kern_portable_sum(const float *x, int64_t n);
+double kern_portable_dot_wide(const float *x, const float *y, int64_t n);
+void kern_portable_adamw(float *w, float *m, float *v, const float *g, int64_t n,
+                         const kern_adamw *p);
 void kern_portable_attend_f32(const kern_attend *a, const void *keys, const void *values,
                               const void *next, int64_t first);
 void kern_portable_attend_f16(const kern_attend *a, const void *keys, const void *values,

@@ -56,8 +56,8 @@ typedef struct train_context {
 void train_linear(const train_context *ctx, const train_param *w, int64_t mat, const float *x,
                   int64_t n, float *y, bool add);
 
-/* The gradients of the product: W's += dy^T x, and dx [n, cols] = dy W, added where `add`; dx may
- * be NULL. dy [n, rows]. */
+/* The gradients of the product: W's += dy^T x, and dx [n, cols] = dy W, added where `add`. Either
+ * may be left out: x NULL, dx NULL. dy [n, rows]. */
 void train_linear_back(const train_context *ctx, const train_param *w, int64_t mat, const float *x,
                        const float *dy, int64_t n, float *dx, bool add);
 
@@ -75,5 +75,13 @@ void train_norm(const train_context *ctx, const train_param *weight, const float
 void train_norm_back(const train_context *ctx, const train_param *weight, const float *x,
                      const float *dy, int64_t n, float *dx, float *partial);
 int64_t train_norm_partial(int64_t n, int64_t cols);
+
+/* ---- the embedding (embedding.c) ---------------------------------------------------------------
+ */
+
+/* out [T, E] = rows of the matrix. */
+void train_embedding(const train_context *ctx, const train_tokens *tokens, float *out);
+/* d [T, E] is the gradient of out. */
+void train_embedding_back(const train_context *ctx, const train_tokens *tokens, const float *d);
 
 #endif

@@ -103,7 +103,7 @@ void train_linear_back(const train_context *ctx, const train_param *w, int64_t m
                 .dx = dx,
                 .add = add};
     int64_t parts = dx ? parts_of(n, BACK_TOKENS) : 0;
-    if (train_grad(ctx->params, w, mat))
+    if (x && train_grad(ctx->params, w, mat))
         parts += parts_of(l.rows, GRAD_ROWS) * parts_of(l.cols, GRAD_COLS);
     base_pool_run(ctx->pool, back_part, &l, parts);
 }

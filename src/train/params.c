@@ -261,36 +261,46 @@ static marco_status read_all(train_params *params, model_source *source, uint64_
 /* ---- the interface
  * ----------------------------------------------------------------------------------- */
 
-marco_status train_params_load(model_source *source, const train_params_choice *choice,
+marco_status train_params_plan(const model_config *config, const train_params_choice *choice,
                                const train_comm *comm, train_params **out, marco_error *error)
 {
     *out = NULL;
     int expert_ranks = comm->size[TRAIN_EXPERTS];
-    if (source->config.n_experts % expert_ranks)
+    if (config->n_experts % expert_ranks)
         return base_fail(
             error, MARCO_ERROR_ARGUMENT,
             "%d experts cannot be spread over %d processes: choose a number that divides "
             "them",
-            source->config.n_experts, expert_ranks);
+            config->n_experts, expert_ranks);
     train_params *params = base_calloc(1, sizeof *params);
     if (!params)
         return base_fail_memory(error, sizeof *params, "parameters");
-    params->config = source->config;
+    params->config = *config;
     params->type = choice->type;
     params->lora_scale = choice->lora_rank > 0 ? choice->lora_alpha / choice->lora_rank : 0;
     marco_status status = list(params, choice, comm, error);
-    if (!status) {
-        place(params, comm);
-        status = take_memory(params, error);
-    }
-    if (!status)
-        status = read_all(params, source, choice->seed, error);
     if (status) {
         train_params_free(params);
         return status;
     }
+    place(params, comm);
     *out = params;
     return MARCO_OK;
+}
+
+marco_status train_params_load(model_source *source, const train_params_choice *choice,
+                               const train_comm *comm, train_params **out, marco_error *error)
+{
+    marco_status status = train_params_plan(&source->config, choice, comm, out, error);
+    if (!status)
+        status = take_memory(*out, error);
+    if (!status)
+        status = read_all(*out, source, choice->seed, error);
+    if (status) {
+        train_params_free(*out);
+        *out = NULL;
+    }
+    return status;
 }
 
 void train_params_free(train_params *params)

@@ -70,6 +70,10 @@ typedef struct train_params_choice {
     uint64_t seed;                     /* of the adapters' beginnings */
 } train_params_choice;
 
+/* The list alone, with no memory for values and gradients: what a dry run asks. */
+marco_status train_params_plan(const model_config *config, const train_params_choice *choice,
+                               const train_comm *comm, train_params **out, marco_error *error);
+
 /* Reads the source's tensors, decoded to F32 and, for BF16, rounded. Experts: those of `comm`'s
  * rank in TRAIN_EXPERTS. The source stays the caller's. */
 marco_status train_params_load(model_source *source, const train_params_choice *choice,

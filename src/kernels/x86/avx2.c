@@ -3,6 +3,7 @@
 
 #define KERN_LEVEL "avx2"
 #define Q8(type)   kern_avx2_matmul_##type##_q8
+#define WIDE(name) kern_avx2_##name
 
 const kern_table kern_avx2 =
 #include "kernels/x86/table.h"
