@@ -74,7 +74,6 @@ typedef struct train_comm_ops {
 struct train_comm {
     const train_comm_ops *ops;
     int rank[TRAIN_GROUP_END], size[TRAIN_GROUP_END];
-    int local;                        /* processes of the world on this machine */
     int sharers;                      /* processes that may use this one's processors, itself too */
     uint64_t sent[TRAIN_TRAFFIC_END]; /* bytes, since the run began */
     uint64_t calls[TRAIN_TRAFFIC_END];
