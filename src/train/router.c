@@ -247,11 +247,12 @@ void train_router_back(const train_sparse *s)
 
 void train_experts_step(const train_routing *routing, int64_t n_experts, train_routing_stats *stats)
 {
-    double mean = 0;
+    int64_t sum = 0;
     for (int64_t e = 0; e < n_experts; e++)
-        mean += (double)stats->seen[e] / (double)n_experts;
+        sum += stats->seen[e];
     for (int64_t e = 0; routing->balance == TRAIN_BALANCE_BIAS && e < n_experts; e++) {
-        double missing = mean - (double)stats->seen[e];
+        /* In whole numbers: an expert that has just the mean stays where it is. */
+        int64_t missing = sum - n_experts * stats->seen[e];
         stats->bias[e] += (float)(routing->bias_rate * ((missing > 0) - (missing < 0)));
     }
     memset(stats->load, 0, (size_t)n_experts * sizeof *stats->load);

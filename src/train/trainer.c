@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/time.h"
 #include "kernels/roof.h"
+#include "train/json.h"
 #include "train/source.h"
 
 /* ---- the roof
@@ -130,7 +131,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
 {
     int threads = t->params->threads;
     if (threads == 0) {
-        threads = base_cpu_count() / (t->comm->local > 1 ? t->comm->local : 1);
+        threads = base_cpu_count() / t->comm->sharers;
         threads = threads > 1 ? threads : 1;
     }
     marco_status status = train_recipe_source(t->recipe, &t->source, error);
