@@ -13,35 +13,49 @@ import unicodedata
 import zipfile
 
 SPACE = re.compile(r"\s+")
+
+
+class Categories(dict):
+    """For str.translate: keeps characters of the Unicode categories whose names begin so."""
+
+    def __init__(self, *beginnings):
+        super().__init__()
+        self.beginnings = beginnings
+
+    def __missing__(self, code):
+        char = chr(code)
+        kept = char if unicodedata.category(char).startswith(self.beginnings) else None
+        self[code] = kept
+        return kept
+
+
+LETTERS = Categories("L", "M")
+SHOWN = Categories("L", "M", "N", "P", "S", "Z", "Cf")
 # What is a value's place and not a word: %s, %1$d, %(name)s, {0}, $1, %1, &brand;
 PLACE = re.compile(r"%\([^)]*\)[a-z]|%[-+ #0-9.$*]*[a-zA-Z%]|%\d|\$\w+|\{\w*\}|&[\w.]+;")
+CODE = re.compile(r"https?://\S+$|[{}<>\\]|__|\w=\w|^[\w./-]+/[\w./-]+$|\ufffd")
 
 
 def clean(text):
     """A paragraph without markup: NFC, single spaces, no control characters; "" where what remains
     is not text, but a number, a place to fill or a piece of code."""
     text = unicodedata.normalize("NFC", SPACE.sub(" ", text)).strip()
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Co", "Cn", "Cs"))
-    text = text.replace("\ufeff", "").replace("\u00ad", "")
-    bare = PLACE.sub("", text)
-    letters = sum(unicodedata.category(c)[0] in "LM" for c in bare)
-    solid = sum(not c.isspace() for c in text)
-    if letters < 2 or 2 * letters < solid:
-        return ""
-    if re.search(r"https?://\S+$|[{}<>\\]|__|\w=\w|^[\w./-]+/[\w./-]+$|\ufffd", text):
+    text = text.translate(SHOWN).replace("\ufeff", "").replace("\u00ad", "")
+    letters = len(PLACE.sub("", text).translate(LETTERS))
+    if letters < 2 or 2 * letters < len(text) - text.count(" ") or CODE.search(text):
         return ""
     return text
 
 
 def lines(texts):
     """The texts that are fit to be kept, cleaned."""
-    return [line for line in map(clean, texts) if line]
+    return [line for line in (clean(text) for text in texts if not text.isspace()) if line]
 
 
 # ---- pages of markup ------------------------------------------------------------------------
 
 SKIPPED = re.compile(
-    r"<(script|style|header|aside|nav|pre|info|screen|head|synopsis)\b.*?</\1\s*>"
+    r"<(script|style|header|aside|nav|pre|info|screen|head|synopsis|footer)\b.*?</\1\s*>"
     r"|<!--.*?-->|<div class=\"(?:nav(?:header|footer)|toc|literallayout)\".*?</div>"
     r"|<ul class=\"docnav.*?</ul>|<p id=\"title\">.*?</p>|<div id=\"banner\">.*?</div>",
     re.DOTALL,
@@ -55,9 +69,11 @@ TAG = re.compile(r"<[^>]*>")
 
 def markup(data):
     """A page of HTML or Mallard. Code left out in the middle of a sentence would leave a hole, so
-    a paragraph that names a command keeps it: only blocks of code go."""
+    a paragraph that names a command keeps it: only blocks of code go. Of a sentence for two systems
+    the words for one stay."""
     text = data.decode("utf-8", "replace")
     text = re.sub(r"</?(?:code|tt)\b[^>]*>", "", text)
+    text = re.sub(r'<span [^>]*class="MAC">(?:<span[^>]*>[^<]*</span>|[^<])*</span>', "", text)
     text = SPACE.sub(" ", SKIPPED.sub(" ", text))
     text = TAG.sub("", BLOCK.sub("\n", text))
     yield lines(html.unescape(line) for line in text.split("\n"))

@@ -47,18 +47,30 @@ def language(name):
     return base
 
 
-def _script(char, known={}):
-    if char not in known:
-        known[char] = unicodedata.name(char, "").split(" ")[0]
-    return known[char]
+class _Letters(dict):
+    """For str.translate: keeps letters and marks, or those whose names begin with a script's."""
+
+    def __init__(self, *scripts):
+        super().__init__()
+        self.scripts = scripts
+
+    def __missing__(self, code):
+        char = chr(code)
+        kept = unicodedata.category(char)[0] in "LM"
+        if kept and self.scripts:
+            kept = unicodedata.name(char, "").split(" ")[0] in self.scripts
+        self[code] = char if kept else None
+        return self[code]
+
+
+_LETTERS = _Letters()
+_OWN = {lang: _Letters(*SCRIPTS.get(lang, ("LATIN",))) for lang in LANGUAGES}
 
 
 def in_script(text, lang):
     """Whether at least half of the letters (marks included) are of the language's script."""
-    scripts = SCRIPTS.get(lang, ("LATIN",))
-    letters = [c for c in text if unicodedata.category(c)[0] in "LM"]
-    own = sum(_script(c) in scripts for c in letters)
-    return own > 0 and 2 * own >= len(letters)
+    own = len(text.translate(_OWN[lang]))
+    return own > 0 and 2 * own >= len(text.translate(_LETTERS))
 
 
 def english_share(text):
