@@ -270,18 +270,21 @@ struct base_folder {
     bool made; /* the temporary folder exists */
 };
 
-/* Names that a checkpoint's folder has from us; anything else is somebody's and is not deleted. */
+/* Names that a checkpoint's folder or one of training data has from us; anything else is somebody's
+ * and is not deleted. */
 static bool is_checkpoint_file(const char *name)
 {
     static const char *const names[] = {
         "config.json",         "generation_config.json",       "tokenizer.json",
         "added_tokens.json",   "tokenizer_config.json",        "special_tokens_map.json",
         "vocab.json",          "model.safetensors.index.json", "merges.txt",
-        "chat_template.jinja",
+        "chat_template.jinja", "data.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
+    if (strncmp(name, "train-", 6) == 0 || strncmp(name, "valid-", 6) == 0)
+        return base_has_suffix(name, ".ids");
     return strncmp(name, "model", 5) == 0 && base_has_suffix(name, ".safetensors");
 }
 

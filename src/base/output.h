@@ -42,7 +42,7 @@ marco_status base_output_put(const char *folder, const char *name, const char *d
 /* A folder being filled under a temporary name. Files in it are made with base_output_create and
  * committed one by one; the folder appears under its name when committed. An existing folder is
  * replaced (overwrite) only if it is no symbolic link and holds nothing but files that a checkpoint
- * is made of, both when the work begins and when it ends. */
+ * or training data are made of, both when the work begins and when it ends. */
 typedef struct base_folder base_folder;
 
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,

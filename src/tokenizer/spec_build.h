@@ -14,6 +14,9 @@ enum {
 /* The pattern of GPT-2, and of ByteLevel with use_regex. */
 extern const char tok_pattern_gpt2[];
 
+/* Plain ChatML, as chat_templates.c recognises it. */
+extern const char tok_chatml[];
+
 /* An empty spec without special ids; NULL when out of memory. */
 tok_spec *tok_spec_create(const char *source);
 

@@ -29,9 +29,14 @@ static inline int scratch_unlink(const char *path, const struct stat *st, int ki
     return remove(path);
 }
 
+static inline void scratch_remove_folder(const char *path)
+{
+    nftw(path, scratch_unlink, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 static inline void scratch_remove(const scratch *s)
 {
-    nftw(s->folder, scratch_unlink, 8, FTW_DEPTH | FTW_PHYS);
+    scratch_remove_folder(s->folder);
 }
 
 /* A test with a folder of its own, which its state points to. */
