@@ -38,7 +38,7 @@ for lang, text in (("de", "Nachricht mit der Nummer %d liegt vor."),
                    ("en", "Message number %d is here."), ("zh-hans", "这是第%d条消息。")):
     put("usr/share/mediawiki/languages/i18n/%s.json" % lang,
         json.dumps({"@metadata": {}, **{k: text % i for i, k in enumerate(keys)}}))
-put("usr/share/mediawiki/extensions/X/i18n/de.json", json.dumps({
+put("usr/share/mediawiki/skins/X/i18n/de.json", json.dumps({
     "x-links": "Siehe [[Hilfe:Seite|die ''Hilfe'']] und <b>{{PLURAL:$1|eine Datei|$1 Dateien}}</b>.",
     "x-fallback": "This text was not translated and will be left out.",
     "x-place": "$1: $2",
@@ -52,7 +52,7 @@ put("usr/share/locale/de/LC_MESSAGES/x.mo", catalogue([
     ("Stolen", "Nachricht mit der Nummer %d liegt vor." % secret)]))
 put("usr/share/libreoffice/help/de/text/a.html",
     "<html><head><title>T</title></head><body><header>Kopfzeile dort</header><p>Ein <b>Absatz</b> "
-    "aus&nbsp;Worten.</p><pre>kein Text hier</pre><p>Drücken Sie <span><span id=\"MACa\" "
+    "aus&nbsp;Worten, ein wenig länger.</p><pre>kein Text hier</pre><p>Drücken Sie <span><span id=\"MACa\" "
     "class=\"MAC\"><span>Befehl</span></span><span>Strg</span></span>+V.</p></body></html>")
 put("usr/share/man/uk/man1/x.1.gz", gzip.compress((
     ".TH X 1\n.SH НАЗВА\nкоманда \\fBx\\fP \\- робить\nце добре.\n.PP\n.nf\nприклад коду\n.fi\n"
@@ -65,7 +65,7 @@ put("usr/lib/firefox-esr/langpack-de@firefox-esr.mozilla.org.xpi", pack.getvalue
 END
     mkdir -p packages
     works dpkg-deb --root-owner-group -b package packages/mediawiki_1.0-1_all.deb
-    printf 'Neues Fenster wird hier geöffnet, damit es lang ist.\nEin Absatz aus Worten.   \n' >keep.txt
+    printf 'Neues Fenster wird hier geöffnet, damit es lang ist.\nEin Absatz aus Worten, ein wenig länger!  \n' >keep.txt
     works corpus made --packages packages --quick
     python3 - >out 2>err <<'END' || fail 'corpus'
 import hashlib, json
@@ -85,7 +85,7 @@ for lang, form in (("de", "Nachricht mit der Nummer %d liegt vor."),
         assert text[lang].count(form % i) == (not held(key)), (lang, key)
 de = text["de"]
 for line in ("Siehe die Hilfe und $1 Dateien.", "Datei öffnen", "Eine Zeile", "Viele Zeilen",
-             "Schließen", "Ein Absatz aus Worten.", "Drücken Sie Strg+V.",
+             "Schließen", "Ein Absatz aus Worten, ein wenig länger.", "Drücken Sie Strg+V.",
              "Firefox speichert eine Datei", "Neues Fenster"):
     assert line in de, (line, de)
 whole = "\n".join(de)
@@ -101,12 +101,12 @@ END
     works corpus again --packages packages --quick
     check 'the same packages give the same bytes' diff -r made again
     refuses 1 'made is there already' corpus made --packages packages --quick
-    works corpus less --packages packages --quick --budget 400 --exclude keep.txt
+    works corpus less --packages packages --quick --budget 900 --exclude keep.txt
     check 'a budget' python3 -c '
 import json
 about = json.load(open("less/corpus.json"))
-assert all(item["bytes"] <= 400 for item in about["languages"].values())
-assert about["languages"]["de"]["bytes"] > 200'
+assert all(item["bytes"] <= 900 for item in about["languages"].values())
+assert about["languages"]["de"]["bytes"] > 500'
     check 'a text kept for evaluation' sh -c '! grep -q "Ein Absatz aus" less/de.jsonl'
     head -c 300 packages/mediawiki_1.0-1_all.deb >packages/cut && mv packages/cut \
         packages/mediawiki_1.0-1_all.deb
