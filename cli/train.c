@@ -155,30 +155,30 @@ static void print_row(const char *what, const char *value)
 
 static void print_bytes(const char *what, uint64_t bytes)
 {
-    char text[32];
-    print_row(what, format_bytes(bytes, text));
+    char digits[32];
+    print_row(what, format_bytes(bytes, digits));
 }
 
 static void print_count(const char *what, int64_t n)
 {
-    char text[64], rounded[32];
-    snprintf(text, sizeof(text), "%lld (%s)", (long long)n, format_count((double)n, rounded));
+    char digits[64], rounded[32];
+    snprintf(digits, sizeof(digits), "%lld (%s)", (long long)n, format_count((double)n, rounded));
     if (n < 10000)
-        snprintf(text, sizeof(text), "%lld", (long long)n);
-    print_row(what, text);
+        snprintf(digits, sizeof(digits), "%lld", (long long)n);
+    print_row(what, digits);
 }
 
 static void print_plan(const marco_train_plan *plan)
 {
-    char text[64];
+    char digits[64];
     print_count("parameters", plan->total_params);
     print_count("  active for a token", plan->active_params);
     print_count("  trained", plan->trained_params);
     print_count("training data, tokens", plan->train_tokens);
     print_count("held-out data, tokens", plan->valid_tokens);
     print_count("tokens a step", plan->tokens_per_step);
-    snprintf(text, sizeof(text), "%.3g", plan->flops_per_step);
-    print_row("operations a step", text);
+    snprintf(digits, sizeof(digits), "%.3g", plan->flops_per_step);
+    print_row("operations a step", digits);
     if (plan->processes > 1) {
         print_count("processes", plan->processes);
         print_count("  that experts are spread over", plan->expert_processes);
