@@ -227,19 +227,19 @@ static bool is_first(void)
 static int report(const command *self, const struct train_options *o, marco_status status,
                   const marco_error *error, const marco_train_result *result, double seconds)
 {
-    bool first = is_first();
+    /* All processes know what went wrong in one; where one is lost, only those that missed it do.
+     */
+    if (!is_first() && status != MARCO_ERROR_NETWORK)
+        return status == MARCO_OK ? EXIT_SUCCESS : EXIT_FAIL;
     if (status == MARCO_ERROR_CANCELLED && interrupt_pending()) {
-        if (first)
-            command_fail(self, "%s", error->message);
+        command_fail(self, "%s", error->message);
         return EXIT_INTERRUPTED;
     }
-    if (status == MARCO_ERROR_CANCELLED) /* because of another process, whose own line says why */
-        return command_fail(self, "%s", error->message);
     if (status != MARCO_OK)
         return command_status(self, status, error);
-    if (o->dry_run && first)
+    if (o->dry_run)
         print_plan(&result->plan);
-    else if (!o->quiet && first)
+    else if (!o->quiet)
         print_summary(result, seconds);
     return EXIT_SUCCESS;
 }
