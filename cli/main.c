@@ -15,6 +15,7 @@ extern const command perplexity_command, imatrix_command, trace_command, bench_c
     serve_command;
 extern const command tokenizer_command, data_command;
 extern const command pull_command, list_command, rm_command;
+extern const command report_command;
 
 const command *const commands[] = {
     &run_command,
@@ -40,6 +41,13 @@ const command *const commands[] = {
     &rm_command,
     &help_command,
     NULL,
+    &run_command,      &chat_command,       &serve_command,
+    &score_command,    &perplexity_command, &imatrix_command,
+    &tokenize_command, &detokenize_command, &inspect_command,
+    &trace_command,    &convert_command,    &quantize_command,
+    &upcycle_command,  &synth_command,      &report_command,
+    &bench_command,    &pull_command,       &list_command,
+    &rm_command,       &help_command,       NULL,
 };
 
 const command *command_find(const char *name)
