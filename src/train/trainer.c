@@ -203,12 +203,11 @@ static marco_status make_plan(trainer *t, marco_error *error)
     bool bf16 = weights->type == TENSOR_BF16;
     for (int s = 0; s < TRAIN_SECTION_END; s++) {
         const train_values *v = &weights->sections[s];
-        int sharers = t->comm->size[s == TRAIN_SHARED ? TRAIN_WORLD : TRAIN_REPLICAS];
         plan->weight_bytes += (uint64_t)v->size * (bf16 ? 2 : 4);
         plan->weight_bytes += (uint64_t)(v->graded - v->trained) * 4;
         plan->gradient_bytes += (uint64_t)v->graded * 4;
-        plan->optimizer_bytes += (uint64_t)(v->trained / sharers) * (bf16 ? 12 : 8);
     }
+    plan->optimizer_bytes = train_optimizer_bytes(weights, t->comm);
     train_model_params params = model_params(t);
     plan->activation_bytes =
         train_model_bytes(&weights->config, t->comm, &params, base_pool_threads(t->pool),
