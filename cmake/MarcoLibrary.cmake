@@ -18,6 +18,11 @@ if(MARCO_SERVE OR MARCO_HUB)
   list(APPEND MARCO_LIBRARIES PkgConfig::GNUTLS)
   string(APPEND MARCO_PC_LIBS "-lgnutls ")
 endif()
+if(MARCO_HAS_MPI)
+  list(APPEND MARCO_LIBRARIES MPI::MPI_C)
+  list(JOIN MPI_C_LIBRARIES " " files)
+  string(APPEND MARCO_PC_LIBS "${files} ")
+endif()
 
 # A room's own objects, and those it takes from object libraries (one per instruction level).
 set(objects)

@@ -121,7 +121,7 @@ typedef struct marco_train_params {
     void (*on_step)(void *user, const marco_train_step *step); /* on rank 0; NULL: not called */
     void (*on_note)(void *user, const char *line); /* what else a person should know; NULL */
     int (*cancelled)(
-        void *user); /* asked between passes: non-zero ends the run after a checkpoint */
+        void *user); /* asked between steps: non-zero ends the run after a checkpoint */
     void *user;
 } marco_train_params;
 

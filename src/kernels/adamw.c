@@ -14,13 +14,13 @@ static float flushed(float x)
 void kern_portable_adamw(float *w, float *m, float *v, const float *g, int64_t n,
                          const kern_adamw *p)
 {
-    float keep = 1 - p->lr * p->decay;
     float step = p->lr / p->correct1;
-    float root = sqrtf(p->correct2);
+    float decay = p->lr * p->decay;
+    float inverse = 1 / sqrtf(p->correct2);
     for (int64_t i = 0; i < n; i++) {
         float grad = g[i] * p->grad_scale;
         m[i] = flushed(p->beta1 * m[i] + (1 - p->beta1) * grad);
         v[i] = flushed(p->beta2 * v[i] + (1 - p->beta2) * grad * grad);
-        w[i] = keep * w[i] - step * (m[i] / (sqrtf(v[i]) / root + p->eps));
+        w[i] -= step * (m[i] / (sqrtf(v[i]) * inverse + p->eps)) + decay * w[i];
     }
 }

@@ -30,9 +30,6 @@ bool tok_spec_use_pre(tok_spec *spec, const char *name, size_t size, bool *known
  * GGUF's name for what there is. */
 marco_status tok_spec_finish(tok_spec *spec, marco_error *error);
 
-/* 1 + the largest id. */
-int32_t tok_spec_size(const tok_spec *spec);
-
 /* The text of an id as files show it, NULL for a hole. *added is NULL for an ordinary token. */
 const char *tok_spec_text(const tok_spec *spec, int32_t id, const tok_added **added);
 

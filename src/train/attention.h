@@ -23,7 +23,7 @@ typedef struct train_attention_work train_attention_work;
 void train_attention_save(const model_config *config, int64_t n_tokens, train_arena *arena,
                           train_attention_saved *saved);
 train_attention_work *train_attention_plan(const model_config *config, int64_t n_tokens,
-                                           int64_t seq_len, train_arena *arena);
+                                           train_arena *arena);
 int64_t train_attention_scratch(const model_config *config); /* floats a thread */
 
 /* x [T, E] -> out [T, E], two different buffers. */

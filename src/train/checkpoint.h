@@ -15,6 +15,7 @@
 #ifndef TRAIN_CHECKPOINT_H
 #define TRAIN_CHECKPOINT_H
 
+#include "train/json.h"
 #include "train/optimizer.h"
 #include "train/recipe.h"
 
@@ -29,7 +30,8 @@ typedef struct train_notes {
 
 typedef struct train_run {
     char *folder, *checkpoints;
-    int lock; /* rank 0: keeps other runs out of the folder, also after a kill */
+    json_t *recipe; /* the complete one, which checkpoints have a copy of */
+    int lock;       /* rank 0: keeps other runs out of the folder, also after a kill */
 } train_run;
 
 /* Makes the folder, or opens one that holds a run of this recipe (train_recipe_goes_on); `restart`
@@ -44,8 +46,8 @@ void train_run_close(train_run *run); /* NULL is allowed */
 
 typedef struct train_checkpoint_params {
     int64_t step;
-    const json_t *state; /* what the trainer wants back, borrowed; numbers come back exactly. Rank
-                            0's is kept. */
+    const json_t *state; /* what the trainer wants back, borrowed; numbers come back exactly
+                            (json.h). Rank 0's is kept. */
     int64_t keep_last, keep_every; /* as in the recipe; checkpoints of later steps go too */
 } train_checkpoint_params;
 
@@ -77,12 +79,5 @@ void train_checkpoint_free(train_checkpoint *checkpoint); /* NULL is allowed */
  * by bit as they were, whatever the number of processes then and now. */
 marco_status train_checkpoint_load(const train_checkpoint *checkpoint, const train_context *ctx,
                                    train_optimizer *optimizer, marco_error *error);
-
-/* ---- floats in a state: an array of numbers that come back exactly ------------------------------
- */
-
-json_t *train_json_floats(const float *values, int64_t n); /* NULL when out of memory */
-/* False where `json` is no array of n finite numbers. */
-bool train_json_to_floats(const json_t *json, float *values, int64_t n);
 
 #endif

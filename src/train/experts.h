@@ -37,7 +37,8 @@ typedef struct train_routing_pass {
     double dropout_rate; /* [0, 1), of now */
     uint64_t seed, pass; /* pass counts passes of the run, over all processes: what is masked
                             depends on these, the layer and the token alone */
-    bool training;       /* false: no masks, no balancing, nothing counted for it */
+    bool training;       /* false: no masks, no bias (checkpoints have no place for it), and
+                            nothing is counted */
     double aux_scale;    /* factor of the balancing and z losses' gradients: their weight in the
                             step's loss (1 / passes of the step over all processes) */
 } train_routing_pass;
@@ -46,7 +47,7 @@ typedef struct train_routing_pass {
 typedef struct train_routing_stats {
     int64_t tokens;
     int64_t *load;  /* [X] tokens routed to each expert, of this process */
-    int64_t *seen;  /* [X] the same over all processes (TRAIN_BALANCE_GLOBAL and _BIAS; else own) */
+    int64_t *seen;  /* [X] the same, TRAIN_BALANCE_GLOBAL: over all processes */
     double entropy; /* sum over tokens of the router's entropy, nats */
     double balance; /* sum over passes of the balancing loss, coefficient included */
     double z;       /* the same of the z loss */
@@ -55,13 +56,16 @@ typedef struct train_routing_stats {
 } train_routing_stats;
 
 typedef struct train_experts_saved {
-    float *probs;     /* [T, X] softmax */
+    float *probs;     /* [T, X] softmax; the backward pass leaves its gradients here */
     float *lse;       /* [T] */
     int32_t *chosen;  /* [T, K] */
     float *weight;    /* [T, K] after renormalisation */
-    float *gate, *up; /* rows that this process's experts got, [rows, F] each, sorted by expert */
+    float *gate, *up; /* rows that this process's experts got, [rows, F] each, sorted by expert; the
+                         backward pass leaves their gradients here */
     int64_t n_rows, rows_capacity;
-    int64_t *counts; /* what else is needed to send rows the same way again */
+    int64_t *counts; /* [2, X]: rows for each expert of the model; rows that came from each process
+                        for each expert held here */
+    void *grown;     /* memory of gate and up where the arena's was too small */
 } train_experts_saved;
 
 typedef struct train_experts_work train_experts_work;
@@ -72,7 +76,11 @@ void train_experts_save(const model_config *config, const train_comm *comm, int6
                         train_arena *arena, train_experts_saved *saved);
 train_experts_work *train_experts_plan(const model_config *config, const train_comm *comm,
                                        int64_t n_tokens, train_arena *arena);
-int64_t train_experts_scratch(const model_config *config);
+int64_t train_experts_scratch(const model_config *config); /* floats a thread */
+
+/* Give back what was taken outside the arena. NULL is allowed. */
+void train_experts_saved_release(train_experts_saved *saved);
+void train_experts_work_release(train_experts_work *work);
 
 /* x [T, E] -> out [T, E], two different buffers. Fails where processes cannot be reached, or memory
  * for more rows is not to be had. `again`: the same pass a second time (recomputation), which must
@@ -82,7 +90,8 @@ marco_status train_experts(const train_context *ctx, int32_t layer, const train_
                            const float *x, train_experts_saved *saved, train_experts_work *work,
                            train_routing_stats *stats, float *out, marco_error *error);
 
-/* d [T, E] is the gradient of out and becomes that of x, balancing and z losses included. */
+/* d [T, E] is the gradient of out and becomes that of x, balancing and z losses included. Adds to
+ * the gradients of the layer's parameters. Once for what a forward pass saved. */
 marco_status train_experts_back(const train_context *ctx, int32_t layer, const train_tokens *tokens,
                                 const train_routing *routing, const train_routing_pass *pass,
                                 const float *x, train_experts_saved *saved,

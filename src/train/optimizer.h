@@ -12,9 +12,12 @@ typedef struct train_optimizer_params {
                     0: none is */
 } train_optimizer_params;
 
+/* Norms that the mean must have seen before one can be an outlier; and how many it goes back. */
+enum { TRAIN_NORMS_LEAST = 20, TRAIN_NORMS_MOST = 100 };
+
 typedef struct train_optimizer {
     train_optimizer_params params;
-    int64_t step;     /* steps taken */
+    int64_t step;     /* steps taken; those left out are not counted */
     double norm_mean; /* running mean of gradient norms, and how many it has seen */
     int64_t norm_count;
     struct train_shard {
@@ -22,11 +25,18 @@ typedef struct train_optimizer {
         float *m, *v;        /* [size] */
         float *master;       /* [size] BF16: the numbers in full; else NULL */
     } shards[TRAIN_SECTION_END];
+    struct train_stretch *stretches; /* the work of a step, in pieces */
+    size_t n_stretches;
+    double *squares; /* [n_stretches] of their gradients */
 } train_optimizer;
 
+/* For ctx->params as they are. */
 marco_status train_optimizer_create(const train_context *ctx, const train_optimizer_params *params,
                                     train_optimizer **out, marco_error *error);
 void train_optimizer_free(train_optimizer *optimizer); /* NULL is allowed */
+
+/* Bytes that create would take, for plans. */
+uint64_t train_optimizer_bytes(const train_params *params, const train_comm *comm);
 
 typedef struct train_step_result {
     double norm;  /* of the gradient over all processes, before clipping */
@@ -35,7 +45,7 @@ typedef struct train_step_result {
 } train_step_result;
 
 /* Sums gradients over the processes, clips, updates this process's part and gathers the others'.
- * Gradients are zeros afterwards. */
+ * Gradients are zeros afterwards, also where the step was left out, which is no error. */
 marco_status train_optimizer_step(train_optimizer *optimizer, const train_context *ctx, double lr,
                                   train_step_result *result, marco_error *error);
 

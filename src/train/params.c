@@ -267,10 +267,11 @@ marco_status train_params_plan(const model_config *config, const train_params_ch
     *out = NULL;
     int expert_ranks = comm->size[TRAIN_EXPERTS];
     if (config->n_experts % expert_ranks)
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "%d experts cannot be spread over %d processes: choose a number that divides "
-                         "them",
-                         config->n_experts, expert_ranks);
+        return base_fail(
+            error, MARCO_ERROR_ARGUMENT,
+            "%d experts cannot be spread over %d processes: choose a number that divides "
+            "them",
+            config->n_experts, expert_ranks);
     train_params *params = base_calloc(1, sizeof *params);
     if (!params)
         return base_fail_memory(error, sizeof *params, "parameters");

@@ -6,10 +6,7 @@
 
 /* The weights as they are now, in params->type; adapted ones with their adapters in. `params` must
  * outlive the source, and not change while it is read.
- *
- * With experts spread over processes (comm not NULL and several in TRAIN_EXPERTS), the experts of
- * other processes can be read on rank 0 only, one tensor after another in ascending order, while
- * all other processes call train_params_serve. */
+ * Experts that other processes hold cannot be read: MARCO_ERROR_UNSUPPORTED. */
 marco_status train_params_source(const train_params *params, model_source **out,
                                  marco_error *error);
 

@@ -24,6 +24,47 @@ typedef struct work {
     float *x, *y, *out, *scratch;
 } work;
 
+/* Steps of AdamW without a gradient to speak of. */
+static const kern_adamw adamw = {
+    .lr = 1e-6f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .correct1 = 1, .correct2 = 1};
+
+/* The slots past those of the KV cache and attention. */
+static void do_training(const work *a)
+{
+    const kern_table *k = a->k;
+    float *w = (float *)(void *)a->w;
+    volatile double result;
+    switch (a->slot) {
+    case 10:
+        k->rmsnorm_back(a->x, a->y, a->out, w, NULL, N, 1e-6f);
+        break;
+    case 11:
+        k->swiglu_back(w, w + N, a->x, a->out, N);
+        break;
+    case 12:
+        k->exp_scaled(a->out, N, -1, 1);
+        break;
+    case 13:
+        result = (double)k->max(a->x, N);
+        break;
+    case 14:
+        result = (double)k->logsumexp(a->x, N);
+        break;
+    case 15:
+        result = k->sum(a->x, N);
+        break;
+    case 16:
+        result = k->dot(a->x, a->y, N);
+        break;
+    case 17:
+        k->adamw(w, w + N, w + 2 * N, a->x, N, &adamw);
+        break;
+    default:
+        break;
+    }
+    (void)result;
+}
+
 static void do_vector(const work *a)
 {
     const kern_table *k = a->k;
@@ -50,6 +91,7 @@ static void do_vector(const work *a)
         k->f32_to_f16(a->x, (uint16_t *)(void *)a->out, N);
         break;
     default:
+        do_training(a);
         break;
     }
 }

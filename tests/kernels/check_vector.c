@@ -333,7 +333,10 @@ static void check_f32_to_f16(const kern_table *k)
     }
 
 const vector_check vector_checks[] = {
-    CHECK(quantize_q8), CHECK(rmsnorm),    CHECK(rope),       CHECK(softmax),    CHECK(swiglu),
-    CHECK(axpy),        CHECK(f32_to_f16), CHECK(attend_f32), CHECK(attend_f16), CHECK(attend_q8_0),
+    CHECK(quantize_q8), CHECK(rmsnorm),     CHECK(rope),         CHECK(softmax),
+    CHECK(swiglu),      CHECK(axpy),        CHECK(f32_to_f16),   CHECK(attend_f32),
+    CHECK(attend_f16),  CHECK(attend_q8_0), CHECK(rmsnorm_back), CHECK(swiglu_back),
+    CHECK(exp_scaled),  CHECK(max),         CHECK(logsumexp),    CHECK(sum),
+    CHECK(dot),         CHECK(adamw),
 };
 const size_t n_vector_checks = sizeof(vector_checks) / sizeof(vector_checks[0]);

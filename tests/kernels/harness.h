@@ -64,6 +64,16 @@ void check_attend_f32(const kern_table *k);
 void check_attend_f16(const kern_table *k);
 void check_attend_q8_0(const kern_table *k);
 
+/* check_train.c */
+void check_rmsnorm_back(const kern_table *k);
+void check_swiglu_back(const kern_table *k);
+void check_exp_scaled(const kern_table *k);
+void check_max(const kern_table *k);
+void check_logsumexp(const kern_table *k);
+void check_sum(const kern_table *k);
+void check_dot(const kern_table *k);
+void check_adamw(const kern_table *k);
+
 /* bench.c: times the slots whose name contains `filter`. */
 void bench(const char *filter);
 

@@ -30,6 +30,15 @@ void kern_avx2_softmax(float *x, int64_t n);
 void kern_avx2_swiglu(float *gate, const float *up, int64_t n);
 void kern_avx2_axpy(float a, const float *x, float *out, int64_t n);
 void kern_avx2_f32_to_f16(const float *x, uint16_t *out, int64_t n);
+void kern_avx2_rmsnorm_back(const float *x, const float *weight, const float *dy, float *dx,
+                            float *dweight, int64_t n, float eps);
+float kern_avx2_max(const float *x, int64_t n);
+double kern_avx2_sum(const float *x, int64_t n);
+void kern_avx2_swiglu_back(float *gate, float *up, const float *dh, float *h, int64_t n);
+void kern_avx2_exp_scaled(float *x, int64_t n, float scale, float shift);
+float kern_avx2_logsumexp(const float *x, int64_t n);
+double kern_avx2_dot(const float *x, const float *y, int64_t n);
+void kern_avx2_adamw(float *w, float *m, float *v, const float *g, int64_t n, const kern_adamw *p);
 void kern_avx2_attend_f32(const kern_attend *a, const void *keys, const void *values,
                           const void *next, int64_t first);
 void kern_avx2_attend_f16(const kern_attend *a, const void *keys, const void *values,

@@ -39,12 +39,31 @@ LANES_INLINE float lanes_max(__m256 v)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* exp(x) within about 1 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, exp(r) by a polynomial (minimax in
- * the relative error, 4e-9), 2^n in two factors so that both ends overflow to Inf and fade through
- * the subnormals to 0 by themselves. NaN stays NaN: max and min return their second operand. */
-LANES_INLINE __m256 lanes_exp(__m256 x)
+/* The eight numbers at x, or the `left` there are, followed by `fill`. */
+LANES_INLINE __m256 lanes_load(const float *x, int64_t left, float fill)
 {
-    x = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(_mm256_set1_ps(-105), x));
+    if (left >= 8) {
+        return _mm256_loadu_ps(x);
+    }
+    __m256i mask = lanes_mask(left);
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(x, mask),
+                            _mm256_castsi256_ps(mask));
+}
+
+LANES_INLINE void lanes_store(float *x, __m256 v, int64_t left)
+{
+    if (left >= 8) {
+        _mm256_storeu_ps(x, v);
+    } else {
+        _mm256_maskstore_ps(x, lanes_mask(left), v);
+    }
+}
+
+/* exp(r + n ln 2) of -105 <= x <= 89: x = n ln 2 + r, |r| <= ln 2 / 2, exp(r) by a polynomial
+ * (minimax in the relative error, 4e-9), 2^n in two factors so that both ends overflow to Inf and
+ * fade through the subnormals to 0 by themselves. */
+LANES_INLINE __m256 lanes_exp_clamped(__m256 x)
+{
     __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e430p-1f), x);
@@ -65,6 +84,25 @@ LANES_INLINE __m256 lanes_exp(__m256 x)
     __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(first, bias), 23));
     __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
+}
+
+/* exp(x) within about 1 ulp. NaN stays NaN: max and min return their second operand. */
+LANES_INLINE __m256 lanes_exp(__m256 x)
+{
+    x = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(_mm256_set1_ps(-105), x));
+    return lanes_exp_clamped(x);
+}
+
+/* The smallest x whose exp is a normal number. */
+#define LANES_EXP_LEAST (-0x1.5d589ep+6f)
+
+/* The same, but 0 for what would be subnormal, without ever computing with such numbers. */
+LANES_INLINE __m256 lanes_exp_normal(__m256 x)
+{
+    const __m256 least = _mm256_set1_ps(LANES_EXP_LEAST);
+    __m256 normal = _mm256_cmp_ps(x, least, _CMP_NLT_UQ);
+    x = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(least, x));
+    return _mm256_and_ps(lanes_exp_clamped(x), normal);
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* The table of an x86 level, included by each: KERN_LEVEL is its name, Q8(type) the name of its
- * product of a type's panels. The rest is AVX2 with FMA and F16C. */
+ * product of a type's panels, WIDE(name) the name of what is done in its own width. The rest is
+ * AVX2 with FMA and F16C. */
 
 /* clang-format off */
 #define F32(type) {kern_avx2_matmul_##type, KERN_INPUT_F32, false}
@@ -31,12 +32,7 @@
     .softmax = kern_avx2_softmax, .swiglu = kern_avx2_swiglu, .axpy = kern_avx2_axpy,
     .f32_to_f16 = kern_avx2_f32_to_f16, .attend_f32 = kern_avx2_attend_f32,
     .attend_f16 = kern_avx2_attend_f16, .attend_q8_0 = kern_avx2_attend_q8_0,
-    .rmsnorm_back = kern_portable_rmsnorm_back,
-    .swiglu_back = kern_portable_swiglu_back,
-    .exp_scaled = kern_portable_exp_scaled,
-    .max = kern_portable_max,
-    .logsumexp = kern_portable_logsumexp,
-    .sum = kern_portable_sum,
-    .dot = kern_portable_dot_wide,
-    .adamw = kern_portable_adamw,
+    .rmsnorm_back = kern_avx2_rmsnorm_back, .swiglu_back = WIDE(swiglu_back),
+    .exp_scaled = WIDE(exp_scaled), .max = kern_avx2_max, .logsumexp = WIDE(logsumexp),
+    .sum = kern_avx2_sum, .dot = WIDE(dot), .adamw = WIDE(adamw),
 }
