@@ -112,7 +112,7 @@ def traffic(shape, layout, tokens, passes=1, bf16=False, recompute=False, every_
     counts = shape.experts // layout.experts * 8 * (layout.experts - 1)
     loads = shape.layers * shape.experts * (1 + (passes if every_pass else 0))
     return {
-        "reduce": others * 8 * (loads + 10),  # loads of experts, losses, the gradient's norm
+        "reduce": others * 8 * (loads + 11),  # loads of experts, losses, the gradient's norm
         "scatter": sum(shares) * 4,
         # And a word whether all are well: of each step, and of each layer whose rows are counted.
         "gather": sum(shares) * value + others * 8 * (2 + shape.layers * announced),
