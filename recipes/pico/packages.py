@@ -82,16 +82,22 @@ def fetch(names, folder, note):
 
 def files(path):
     """(name, bytes) of every regular file in a package, in its order."""
-    process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE)
+    process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    damaged = False
     try:
         with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
             for member in tar:
                 if member.isfile():
                     yield member.name.lstrip("./"), tar.extractfile(member).read()
+        process.stdout.read()  # what follows the last file, so that dpkg-deb can end well
+    except tarfile.TarError:
+        damaged = True
     finally:
         process.stdout.close()
-        if process.wait():
-            raise Missing(f"{path}: dpkg-deb can't read it; remove it to have it fetched again")
+        damaged = process.wait() != 0 or damaged
+    if damaged:
+        raise Missing(f"{path}: dpkg-deb can't read it; remove it to have it fetched again")
 
 
 def describe(path, copyright_text):

@@ -37,7 +37,8 @@ static marco_status read_formula(model_source *source, size_t index, int64_t mat
     size = t->role == MODEL_ROUTER ? size * (float)f->router : vector ? 0.3f : size;
     for (int64_t i = 0; i < n_rows * t->cols; i++) {
         int64_t at = (mat * t->rows + row0) * t->cols + i;
-        out[i] = (vector ? 1.0f : 0.0f) + size * number((uint64_t)t->role, (uint64_t)at);
+        out[i] = (vector ? 1.0f : 0.0f) +
+                 size * number((uint64_t)(t->role + 100 * (t->layer + 1)), (uint64_t)at);
     }
     return MARCO_OK;
 }
@@ -46,7 +47,8 @@ static void fill_config(const experts_shape *shape, model_config *config)
 {
     model_config_init(config);
     config->arch = MODEL_QWEN3MOE;
-    config->n_layers = config->n_heads = config->n_kv_heads = 1;
+    config->n_layers = 2;
+    config->n_heads = config->n_kv_heads = 1;
     config->head_dim = 2;
     config->n_vocab = 3;
     config->n_embd = shape->embd;
@@ -54,7 +56,7 @@ static void fill_config(const experts_shape *shape, model_config *config)
     config->n_experts_used = shape->used;
     config->expert_dim = shape->width;
     config->norm_topk_prob = !shape->as_they_are;
-    config->layer_sparse[0] = config->qk_norm = config->tied = true;
+    config->layer_sparse[0] = config->layer_sparse[1] = config->qk_norm = config->tied = true;
     config->rms_eps = 1e-5;
 }
 
@@ -145,11 +147,16 @@ void experts_close(experts_fixture *f)
     train_blas_close(f->blas);
 }
 
+marco_status experts_try_forward(experts_fixture *f, bool again, marco_error *error)
+{
+    return train_experts(&f->ctx, f->layer, &f->tokens, &f->routing, &f->pass, again, f->x,
+                         &f->saved, f->work, &f->stats, f->out, error);
+}
+
 void experts_forward(experts_fixture *f)
 {
     marco_error error;
-    if (train_experts(&f->ctx, 0, &f->tokens, &f->routing, &f->pass, false, f->x, &f->saved,
-                      f->work, &f->stats, f->out, &error))
+    if (experts_try_forward(f, false, &error))
         fail_msg("%s", error.message);
 }
 
@@ -160,23 +167,28 @@ void experts_gradient_of_out(const experts_fixture *f, float *d)
         d[i] = number(GRADIENT_STREAM, (uint64_t)(first + i));
 }
 
-void experts_back(experts_fixture *f)
+marco_status experts_try_back(experts_fixture *f, marco_error *error)
 {
-    marco_error error;
     for (int s = 0; s < TRAIN_SECTION_END; s++) {
         train_values *values = &f->params->sections[s];
         if (values->graded)
             memset(values->grad, 0, (size_t)values->graded * sizeof *values->grad);
     }
     experts_gradient_of_out(f, f->d);
-    if (train_experts_back(&f->ctx, 0, &f->tokens, &f->routing, &f->pass, f->x, &f->saved, f->work,
-                           &f->stats, f->d, &error))
+    return train_experts_back(&f->ctx, f->layer, &f->tokens, &f->routing, &f->pass, f->x, &f->saved,
+                              f->work, &f->stats, f->d, error);
+}
+
+void experts_back(experts_fixture *f)
+{
+    marco_error error;
+    if (experts_try_back(f, &error))
         fail_msg("%s", error.message);
 }
 
 static const train_param *param_of(const experts_fixture *f, model_role role)
 {
-    const train_param *param = train_params_find(f->params, role, 0);
+    const train_param *param = train_params_find(f->params, role, f->layer);
     assert_non_null(param);
     return param;
 }

@@ -33,14 +33,18 @@ typedef struct experts_fixture {
     train_experts_saved saved;
     train_experts_work *work;
     train_routing_stats stats;
+    int32_t layer;      /* 0 or 1: of two that differ in their weights */
     float *x, *out, *d; /* [n, embd]; d is refilled before each backward pass */
 } experts_fixture;
 
-/* No balancing, no masks, training. */
+/* Layer 0, no balancing, no masks, training. */
 void experts_open(experts_fixture *f, const experts_shape *shape);
 void experts_close(experts_fixture *f);
 
 void experts_forward(experts_fixture *f);
+/* The same, saying how it went; for other threads than the test's. */
+marco_status experts_try_forward(experts_fixture *f, bool again, marco_error *error);
+marco_status experts_try_back(experts_fixture *f, marco_error *error);
 /* With experts_gradient_of_out; gradients of parameters are zeros before. */
 void experts_back(experts_fixture *f);
 void experts_gradient_of_out(const experts_fixture *f, float *d);
