@@ -92,7 +92,11 @@ printf '%s\n' "release=$release" "architecture=$architecture" "version=$version"
 library_packages() {
     ldd "$stage/program/usr/local/bin/marco" "$stage"/program/usr/local/lib/libmarco.so \
         >"$work/ldd" || die "ldd cannot tell the program's libraries"
-    awk '$2 == "=>" {print $3 ~ /^\// ? $3 : $1}' "$work/ldd" | sort -u >"$work/needed"
+    # What `marco train` loads when it begins, ldd does not see.
+    {
+        awk '$2 == "=>" {print $3 ~ /^\// ? $3 : $1}' "$work/ldd"
+        PATH=$PATH:/sbin:/usr/sbin ldconfig -p | awk '$1 == "libopenblas.so.0" {print $NF; exit}'
+    } | sort -u >"$work/needed"
     : >"$work/owners"
     while read -r library; do
         owner=$(dpkg-query -S "$library" "$(realpath "$library")" 2>/dev/null |

@@ -25,16 +25,25 @@ typedef struct marco_tokenizer_train_params {
     uint64_t max_bytes;    /* of each file, from its beginning; 0: all */
     bool overwrite;
     int32_t threads;         /* 1 to 1024; 0: the cores this process may use */
-    marco_progress progress; /* bytes read, then merges */
+    marco_progress progress; /* bytes read, then tokens learnt */
 } marco_tokenizer_train_params;
 
 MARCO_API marco_tokenizer_train_params marco_tokenizer_train_params_default(void);
 
+typedef struct marco_tokenizer_train_stats {
+    int32_t vocab_size; /* less than asked for where no pair occurs min_frequency times any more */
+    int32_t merges;
+    uint64_t words, bytes, tokens; /* distinct words; of the text, normalised */
+} marco_tokenizer_train_stats;
+
 /* Learns a byte-level BPE tokenizer (Qwen2's splitting, NFC) and writes tokenizer.json and
  * tokenizer_config.json, with a ChatML template, into the folder `to`, which transformers loads.
- * The same files give the same tokenizer, whatever the number of threads. */
+ * Ids: 256 bytes, merges by rank, special tokens. Lines of text, newline included, and strings of
+ * JSON are each split on their own; what is merged is what HF's BpeTrainer merges. The same files
+ * give the same tokenizer, whatever the number of threads. stats may be NULL. */
 MARCO_API marco_status marco_tokenizer_train(const char *to,
                                              const marco_tokenizer_train_params *params,
+                                             marco_tokenizer_train_stats *stats,
                                              marco_error *error);
 
 /* ---- data

@@ -270,22 +270,57 @@ struct base_folder {
     bool made; /* the temporary folder exists */
 };
 
-/* Names that a checkpoint's folder has from us; anything else is somebody's and is not deleted. */
+/* Names that a checkpoint's folder or one of training data has from us; anything else is somebody's
+ * and is not deleted. */
 static bool is_checkpoint_file(const char *name)
 {
     static const char *const names[] = {
         "config.json",         "generation_config.json",       "tokenizer.json",
         "added_tokens.json",   "tokenizer_config.json",        "special_tokens_map.json",
         "vocab.json",          "model.safetensors.index.json", "merges.txt",
-        "chat_template.jinja",
+        "chat_template.jinja", "data.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
+    if (strncmp(name, "train-", 6) == 0 || strncmp(name, "valid-", 6) == 0)
+        return base_has_suffix(name, ".ids");
     return strncmp(name, "model", 5) == 0 && base_has_suffix(name, ".safetensors");
 }
 
-typedef enum { CHECK_ONLY, REMOVE } visit_mode;
+/* And those that checkpoints of training runs have besides: such a folder is not overwritten. */
+static bool is_training_file(const char *name)
+{
+    return strcmp(name, "trainer.json") == 0 ||
+           strcmp(name, "optimizer.safetensors.index.json") == 0 ||
+           (base_has_suffix(name, ".safetensors") &&
+            (strncmp(name, "optimizer", 9) == 0 || strncmp(name, "adapters", 8) == 0));
+}
+
+/* The final name of a file or folder under a temporary one; false for other names. */
+static bool final_name(const char *name, char out[256])
+{
+    const char *end = NULL;
+    unsigned a, b;
+    for (const char *at = name; (at = strstr(at, ".tmp-")); at++)
+        end = at;
+    int used = 0;
+    if (name[0] != '.' || !end || sscanf(end, ".tmp-%u-%u%n", &a, &b, &used) != 2 || end[used])
+        return false;
+    snprintf(out, 256, "%.*s", (int)(end - name - 1), name + 1);
+    return true;
+}
+
+/* May a file of this name be removed with the folder that holds it? */
+static bool may_remove(const char *name)
+{
+    char final[256];
+    if (final_name(name, final))
+        name = final;
+    return is_checkpoint_file(name) || is_training_file(name);
+}
+
+typedef enum { CHECK_ONLY, CHECK_TRAINING, REMOVE } visit_mode;
 
 /* Looks at (or removes) every file of a flat folder. False with the name of the first entry that
  * is not ours to remove. */
@@ -304,7 +339,7 @@ static bool visit_folder(const char *path, visit_mode mode, char *offender, size
         struct stat st;
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        fine = is_checkpoint_file(name) &&
+        fine = (mode == CHECK_ONLY ? is_checkpoint_file(name) : may_remove(name)) &&
                fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
         if (!fine)
             snprintf(offender, capacity, "%s", name);
@@ -448,4 +483,46 @@ void base_folder_abort(base_folder *folder)
     base_free(folder->temporary);
     base_free(folder->path);
     base_free(folder);
+}
+
+marco_status base_folder_remove(const char *path, marco_error *error)
+{
+    char offender[256] = "(unreadable)";
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return base_fail_errno(error, errno, "cannot look at", path);
+    if (!S_ISDIR(st.st_mode) || !visit_folder(path, CHECK_TRAINING, offender, sizeof offender))
+        return base_fail(error, MARCO_ERROR_EXISTS,
+                         "%s holds '%s', which is no part of a checkpoint; not removed", path,
+                         offender);
+    char *aside = temporary_name(path, 2000);
+    if (!aside)
+        return base_fail_memory(error, strlen(path), path);
+    marco_status status = MARCO_OK;
+    if (rename(path, aside) != 0)
+        status = base_fail_errno(error, errno, "cannot remove", path);
+    else
+        remove_folder(aside);
+    base_free(aside);
+    return status;
+}
+
+void base_folder_sweep(const char *parent, const char *prefix)
+{
+    DIR *dir = opendir(parent);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        char final[256];
+        struct stat st;
+        if (!final_name(entry->d_name, final) || strncmp(final, prefix, strlen(prefix)) != 0 ||
+            fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        char *path = base_path_join(parent, entry->d_name);
+        if (path && S_ISDIR(st.st_mode))
+            remove_folder(path);
+        else if (path && S_ISREG(st.st_mode))
+            unlink(path);
+        base_free(path);
+    }
+    if (dir)
+        closedir(dir);
 }

@@ -42,7 +42,7 @@ marco_status base_output_put(const char *folder, const char *name, const char *d
 /* A folder being filled under a temporary name. Files in it are made with base_output_create and
  * committed one by one; the folder appears under its name when committed. An existing folder is
  * replaced (overwrite) only if it is no symbolic link and holds nothing but files that a checkpoint
- * is made of, both when the work begins and when it ends. */
+ * or training data are made of, both when the work begins and when it ends. */
 typedef struct base_folder base_folder;
 
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,
@@ -50,5 +50,13 @@ marco_status base_folder_create(const char *path, bool overwrite, base_folder **
 const char *base_folder_path(const base_folder *folder); /* the temporary one, to put files in */
 marco_status base_folder_commit(base_folder *folder, marco_error *error);
 void base_folder_abort(base_folder *folder);
+
+/* Removes a folder that holds nothing but files that a checkpoint, of a training run too, is made
+ * of; others are refused. A process that is killed meanwhile leaves it under a temporary name. */
+marco_status base_folder_remove(const char *path, marco_error *error);
+
+/* Removes what killed processes left in `parent` under temporary names: files and checkpoints'
+ * folders whose final names begin with `prefix`. Nobody else may be writing there. */
+void base_folder_sweep(const char *parent, const char *prefix);
 
 #endif

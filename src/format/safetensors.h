@@ -24,6 +24,9 @@ typedef struct safetensors safetensors;
 /* A folder with model.safetensors, or with model.safetensors.index.json and its shards, whose names
  * must be plain file names. */
 marco_status safetensors_open_folder(const char *folder, safetensors **out, marco_error *error);
+/* The same with another word for "model" in the files' names. */
+marco_status safetensors_open_named(const char *folder, const char *stem, safetensors **out,
+                                    marco_error *error);
 /* One file. */
 marco_status safetensors_open(const char *path, safetensors **out, marco_error *error);
 void safetensors_close(safetensors *s);
@@ -43,6 +46,10 @@ typedef struct safetensors_writer safetensors_writer;
  * metadata {"format": "pt"} is written, as transformers asks for. */
 marco_status safetensors_writer_create(const char *folder, uint64_t shard_bytes,
                                        safetensors_writer **out, marco_error *error);
+/* The same with another word for "model" in the files' names, which must outlive the writer. */
+marco_status safetensors_writer_create_named(const char *folder, const char *stem,
+                                             uint64_t shard_bytes, safetensors_writer **out,
+                                             marco_error *error);
 /* dims slowest first. The name is copied. */
 void safetensors_put_tensor(safetensors_writer *w, const char *name, tensor_type type, int n_dims,
                             const int64_t *dims);

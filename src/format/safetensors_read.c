@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -418,10 +419,19 @@ marco_status safetensors_open(const char *path, safetensors **out, marco_error *
 
 marco_status safetensors_open_folder(const char *folder, safetensors **out, marco_error *error)
 {
+    return safetensors_open_named(folder, "model", out, error);
+}
+
+marco_status safetensors_open_named(const char *folder, const char *stem, safetensors **out,
+                                    marco_error *error)
+{
     marco_status status;
     safetensors *s = NULL;
-    char *whole = base_path_join(folder, "model.safetensors");
-    char *index = base_path_join(folder, "model.safetensors.index.json");
+    char name[64];
+    snprintf(name, sizeof name, "%.32s.safetensors", stem);
+    char *whole = base_path_join(folder, name);
+    snprintf(name, sizeof name, "%.32s.safetensors.index.json", stem);
+    char *index = base_path_join(folder, name);
     if (!whole || !index) {
         status = base_fail_memory(error, strlen(folder), folder);
         goto done;
@@ -432,8 +442,7 @@ marco_status safetensors_open_folder(const char *folder, safetensors **out, marc
     }
     if (!base_exists(index)) {
         status = base_fail(error, MARCO_ERROR_NOT_FOUND,
-                           "%s: holds neither model.safetensors nor model.safetensors.index.json",
-                           folder);
+                           "%s: holds neither %.32s.safetensors nor %s", folder, stem, name);
         goto done;
     }
     s = base_calloc(1, sizeof *s);

@@ -14,6 +14,7 @@
 
 struct safetensors_writer {
     format_writer base;
+    const char *stem; /* of the files' names */
     uint64_t shard_bytes;
     size_t n_shards;
     base_text index; /* empty where there is one file */
@@ -22,12 +23,20 @@ struct safetensors_writer {
 marco_status safetensors_writer_create(const char *folder, uint64_t shard_bytes,
                                        safetensors_writer **out, marco_error *error)
 {
+    return safetensors_writer_create_named(folder, "model", shard_bytes, out, error);
+}
+
+marco_status safetensors_writer_create_named(const char *folder, const char *stem,
+                                             uint64_t shard_bytes, safetensors_writer **out,
+                                             marco_error *error)
+{
     if (shard_bytes == 0)
         return base_fail(error, MARCO_ERROR_ARGUMENT, "%s: shards of 0 bytes cannot be written",
                          folder);
     safetensors_writer *w = base_calloc(1, sizeof *w);
     if (!w)
         return base_fail_memory(error, sizeof *w, folder);
+    w->stem = stem;
     w->shard_bytes = shard_bytes;
     marco_status status = format_writer_init(&w->base, folder, error);
     if (status) {
@@ -104,9 +113,9 @@ void safetensors_put_tensor(safetensors_writer *w, const char *name, tensor_type
 static void shard_name(const safetensors_writer *w, size_t shard, char name[64])
 {
     if (w->n_shards == 1)
-        snprintf(name, 64, "model.safetensors");
+        snprintf(name, 64, "%s.safetensors", w->stem);
     else
-        snprintf(name, 64, "model-%05zu-of-%05zu.safetensors", shard + 1, w->n_shards);
+        snprintf(name, 64, "%s-%05zu-of-%05zu.safetensors", w->stem, shard + 1, w->n_shards);
 }
 
 /* The header of the shard that begins with tensor `first`, behind 8 bytes for its length. */
@@ -250,7 +259,9 @@ marco_status safetensors_writer_commit(safetensors_writer *w, marco_error *error
     format_writer_finish(base);
     format_writer_commit_file(base);
     if (!format_writer_failed(base) && w->n_shards > 1) {
-        start_file(base, "model.safetensors.index.json", &w->index);
+        char name[64];
+        snprintf(name, sizeof name, "%s.safetensors.index.json", w->stem);
+        start_file(base, name, &w->index);
         format_writer_commit_file(base);
     }
     marco_status status = format_writer_report(base, error);

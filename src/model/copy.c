@@ -452,6 +452,15 @@ static marco_status write_weights(copier *c, const char *folder, marco_error *er
     return status;
 }
 
+marco_status model_write_hf(const model_config *config, const tok_spec *tokenizer,
+                            const char *folder, tensor_type type, marco_error *error)
+{
+    marco_status status = model_config_write_hf(config, folder, type, error);
+    if (!status && tokenizer)
+        status = model_copy_tokenizer(tokenizer, folder, error);
+    return status;
+}
+
 static marco_status copy_to_hf(copier *c, const char *to, marco_error *error)
 {
     base_folder *folder = NULL;
@@ -459,9 +468,7 @@ static marco_status copy_to_hf(copier *c, const char *to, marco_error *error)
     if (status)
         return status;
     const char *path = base_folder_path(folder);
-    status = model_config_write_hf(&c->source->config, path, c->main_type, error);
-    if (!status && c->source->tokenizer)
-        status = model_copy_tokenizer(c->source->tokenizer, path, error);
+    status = model_write_hf(&c->source->config, c->source->tokenizer, path, c->main_type, error);
     if (!status)
         status = write_weights(c, path, error);
     if (status) {

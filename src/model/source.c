@@ -158,6 +158,22 @@ void model_source_close(model_source *source)
         source->close(source);
 }
 
+void model_config_take_ids(model_config *config, const tok_spec *spec)
+{
+    config->bos = spec->bos;
+    config->pad = spec->pad;
+    config->n_eos = 0;
+    if (spec->eos >= 0)
+        config->eos[config->n_eos++] = spec->eos;
+    for (int32_t i = 0; i < spec->n_added && config->n_eos < MODEL_MAX_EOS; i++) {
+        const tok_added *added = &spec->added[i];
+        bool end =
+            strcmp(added->text, "<|im_end|>") == 0 || strcmp(added->text, "<|endoftext|>") == 0;
+        if (end && added->id != spec->eos)
+            config->eos[config->n_eos++] = added->id;
+    }
+}
+
 int64_t model_source_find(const model_source *source, model_role role, int32_t layer)
 {
     for (size_t i = 0; i < source->n_tensors; i++)

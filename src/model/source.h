@@ -27,6 +27,10 @@ struct model_source {
 marco_status model_source_open(const char *path, model_source **out, marco_error *error);
 void model_source_close(model_source *source); /* NULL is allowed */
 
+/* Gives a model's configuration its tokenizer's special ids: text ends at the tokenizer's own end
+ * token and at ChatML's two, where it has them. */
+void model_config_take_ids(model_config *config, const tok_spec *spec);
+
 /* Index of a tensor, or -1. */
 int64_t model_source_find(const model_source *source, model_role role, int32_t layer);
 
@@ -45,6 +49,12 @@ typedef struct model_type_bytes {
 
 /* The types in use, most bytes first; returns how many. */
 size_t model_source_types(const model_source *source, model_type_bytes out[TENSOR_TYPE_END]);
+
+/* A Hugging Face folder but for its weights, into an existing folder: config.json,
+ * generation_config.json and, where it is not NULL, the tokenizer's files (the originals where it
+ * came from a folder). `type` is that of the weights. */
+marco_status model_write_hf(const model_config *config, const tok_spec *tokenizer,
+                            const char *folder, tensor_type type, marco_error *error);
 
 typedef struct model_copy_params {
     int type; /* a tensor_type for the matrices that are not model_role_is_float; -1: keep */

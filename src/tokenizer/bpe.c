@@ -1,12 +1,11 @@
 #include "tokenizer/bpe.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "tokenizer/bytes.h"
+#include "tokenizer/hash.h"
 
 /* A merge: open addressing, linear probing, empty where rank is NO_RANK. */
 typedef struct merge {
@@ -24,52 +23,17 @@ struct tok_bpe {
     size_t merge_mask;
     int32_t bytes[256]; /* the token of every single byte, -1: none */
     bool ignore_merges;
-    uint64_t seed[2]; /* of the hashes */
+    tok_seed seed;
 };
-
-/* ---- hashing ------------------------------------------------------------------------------- */
-
-/* Multiplies and folds as wyhash does. What is added keeps a factor of 0 from swallowing the other
- * one. A file cannot be made to collide, as the seed is drawn anew for every tokenizer. */
-static inline uint64_t mix(const uint64_t seed[2], uint64_t a, uint64_t b)
-{
-    unsigned __int128 product = (unsigned __int128)(a ^ seed[0]) * (b ^ seed[1]);
-    return ((uint64_t)product ^ (uint64_t)(product >> 64)) + a + (b << 32 | b >> 32);
-}
 
 static inline uint64_t hash_bytes(const tok_bpe *bpe, const char *bytes, size_t size)
 {
-    uint64_t hash = size, word;
-    for (; size >= 8; bytes += 8, size -= 8) {
-        memcpy(&word, bytes, 8);
-        hash = mix(bpe->seed, hash, word);
-    }
-    word = 0;
-    memcpy(&word, bytes, size);
-    return mix(bpe->seed, hash, word);
+    return tok_hash_bytes(&bpe->seed, bytes, size);
 }
 
 static inline uint64_t hash_pair(const tok_bpe *bpe, int32_t left, int32_t right)
 {
-    return mix(bpe->seed, (uint32_t)left, (uint32_t)right);
-}
-
-static marco_status draw_seed(tok_bpe *bpe, marco_error *error)
-{
-    if (getentropy(bpe->seed, sizeof bpe->seed) == 0)
-        return MARCO_OK;
-    return base_fail(error, MARCO_ERROR_IO,
-                     "the system gives no random numbers (getentropy: %s); allow the call",
-                     strerror(errno));
-}
-
-/* A power of two that n entries fill to two thirds at most. */
-static size_t table_size(size_t n)
-{
-    size_t size = 16;
-    while (size < n + n / 2)
-        size *= 2;
-    return size;
+    return tok_hash_mix(&bpe->seed, (uint32_t)left, (uint32_t)right);
 }
 
 /* ---- the vocabulary ------------------------------------------------------------------------ */
@@ -106,7 +70,7 @@ static bool spells_itself(const char *text, size_t size)
 static marco_status fill_slots(tok_bpe *bpe, const tok_spec *spec, marco_error *error)
 {
     const tok_vocabulary *v = &bpe->vocabulary;
-    size_t n = table_size((size_t)v->size);
+    size_t n = tok_table_size((size_t)v->size);
     bpe->slots = base_alloc_array(n, sizeof *bpe->slots);
     if (!bpe->slots)
         return base_fail_memory(error, n * sizeof *bpe->slots, "the vocabulary");
@@ -207,7 +171,7 @@ static marco_status add_merge(tok_bpe *bpe, const tok_spec *spec, int32_t rank, 
 
 static marco_status fill_merges(tok_bpe *bpe, const tok_spec *spec, marco_error *error)
 {
-    size_t n = table_size((size_t)spec->n_merges);
+    size_t n = tok_table_size((size_t)spec->n_merges);
     bpe->merges = base_alloc_array(n, sizeof *bpe->merges);
     if (!bpe->merges)
         return base_fail_memory(error, n * sizeof *bpe->merges, "the merges");
@@ -230,7 +194,7 @@ marco_status tok_bpe_create(const tok_spec *spec, const tok_vocabulary *vocabula
         return base_fail_memory(error, sizeof *bpe, "the vocabulary");
     bpe->vocabulary = *vocabulary;
     bpe->ignore_merges = spec->ignore_merges;
-    marco_status status = draw_seed(bpe, error);
+    marco_status status = tok_seed_draw(&bpe->seed, error);
     if (!status)
         status = fill_slots(bpe, spec, error);
     if (!status)

@@ -217,8 +217,7 @@ bool tok_spec_has_all_bytes(const tok_spec *spec)
 
 /* ---- bytes --------------------------------------------------------------------------------- */
 
-/* Plain ChatML, as chat.c recognises it. */
-static const char chatml[] = "{% for message in messages %}{{'<|im_start|>' + message['role'] + "
+const char tok_chatml[] = "{% for message in messages %}{{'<|im_start|>' + message['role'] + "
                              "'\\n' + message['content'] + "
                              "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
                              "'<|im_start|>assistant\\n' }}{% endif %}";
@@ -233,7 +232,7 @@ marco_status tok_spec_bytes(tok_spec **out, marco_error *error)
         goto memory;
     spec->tokens = base_calloc(N_BYTES, sizeof *spec->tokens);
     spec->added = base_calloc(N_CONTROL, sizeof *spec->added);
-    spec->chat_template = base_strdup(chatml);
+    spec->chat_template = base_strdup(tok_chatml);
     if (!spec->tokens || !spec->added || !spec->chat_template ||
         !tok_spec_use_pre(spec, "qwen2", 5, &known))
         goto memory;

@@ -41,6 +41,9 @@ typedef struct tok_spec {
 
 void tok_spec_free(tok_spec *spec);
 
+/* One above the largest id. */
+int32_t tok_spec_size(const tok_spec *spec);
+
 /* Frees tokens and merges, the bulk of it. */
 void tok_spec_release_tokens(tok_spec *spec);
 

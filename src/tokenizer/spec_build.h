@@ -14,6 +14,9 @@ enum {
 /* The pattern of GPT-2, and of ByteLevel with use_regex. */
 extern const char tok_pattern_gpt2[];
 
+/* Plain ChatML, as chat_templates.c recognises it. */
+extern const char tok_chatml[];
+
 /* An empty spec without special ids; NULL when out of memory. */
 tok_spec *tok_spec_create(const char *source);
 
@@ -26,9 +29,6 @@ bool tok_spec_use_pre(tok_spec *spec, const char *name, size_t size, bool *known
 /* The end of reading: sorts the added tokens and checks that ids and texts are unique, finds
  * GGUF's name for what there is. */
 marco_status tok_spec_finish(tok_spec *spec, marco_error *error);
-
-/* 1 + the largest id. */
-int32_t tok_spec_size(const tok_spec *spec);
 
 /* The text of an id as files show it, NULL for a hole. *added is NULL for an ordinary token. */
 const char *tok_spec_text(const tok_spec *spec, int32_t id, const tok_added **added);

@@ -15,6 +15,7 @@
 #ifndef TRAIN_CHECKPOINT_H
 #define TRAIN_CHECKPOINT_H
 
+#include "train/json.h"
 #include "train/optimizer.h"
 #include "train/recipe.h"
 
@@ -29,7 +30,8 @@ typedef struct train_notes {
 
 typedef struct train_run {
     char *folder, *checkpoints;
-    int lock; /* rank 0: keeps other runs out of the folder, also after a kill */
+    json_t *recipe; /* the complete one, which checkpoints have a copy of */
+    int lock;       /* rank 0: keeps other runs out of the folder, also after a kill */
 } train_run;
 
 /* Makes the folder, or opens one that holds a run of this recipe (train_recipe_goes_on); `restart`

@@ -74,7 +74,6 @@ typedef struct train_comm_ops {
 struct train_comm {
     const train_comm_ops *ops;
     int rank[TRAIN_GROUP_END], size[TRAIN_GROUP_END];
-    int local;                        /* processes of the world on this machine */
     int sharers;                      /* processes that may use this one's processors, itself too */
     uint64_t sent[TRAIN_TRAFFIC_END]; /* bytes, since the run began */
     uint64_t calls[TRAIN_TRAFFIC_END];
@@ -87,9 +86,9 @@ struct train_comm {
  * program built without MPI, saying how to get it. MPI is begun here, and only where mpirun (or a
  * scheduler in its place) started the process; a process can do so once. */
 marco_status train_comm_open(int expert_ranks, train_comm **out, marco_error *error);
-/* Ends MPI once the others are here as well. They are waited for, but not for ever: where one does
- * not come, MPI is left as it is, and mpirun ends the others when this process does. NULL is
- * allowed. */
+/* Ends MPI once the others are here as well, which train_comm_settle as the last thing before sees
+ * to. They are waited for for five seconds: where one does not come, MPI is left as it is, and
+ * mpirun ends the others when this process does. NULL is allowed. */
 void train_comm_close(train_comm *c);
 
 /* Fails on every rank, naming the first that differs from rank 0, where `data` is not the same on

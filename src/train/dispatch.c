@@ -7,8 +7,9 @@
 #include "base/memory.h"
 #include "train/experts_internal.h"
 
-void train_gather(const float *x, int64_t cols, const int64_t *from, const float *scale,
-                  int64_t row0, int64_t n, int64_t c0, int64_t n_cols, float *out)
+void train_gather(const float *restrict x, int64_t cols, const int64_t *from,
+                  const float *restrict scale, int64_t row0, int64_t n, int64_t c0, int64_t n_cols,
+                  float *restrict out)
 {
     enum { STEP = 16 }; /* known to the compiler, which then uses vectors */
     for (int64_t r = row0; r < row0 + n; r++, out += n_cols) {

@@ -5,6 +5,8 @@
 #include "base/memory.h"
 #include "train/experts_internal.h"
 
+enum { LINE = 16 /* floats */ };
+
 /* ---- memory --------------------------------------------------------------------------------- */
 
 void train_experts_save(const model_config *config, const train_comm *comm, int64_t n_tokens,
@@ -140,6 +142,10 @@ static train_grouped grouped(const train_sparse *s)
 static void add_rows(const train_sparse *s, int64_t t, const float *scale, float *out)
 {
     const int64_t *row_of = s->work->row_of + t * s->used;
+    /* The next token's lie all over memory. */
+    for (int64_t k = 0; k < s->used && t + 1 < s->n; k++)
+        for (int64_t i = 0; i < s->embd; i += LINE)
+            __builtin_prefetch(s->work->rows + row_of[s->used + k] * s->embd + i);
     for (int64_t k = 0; k < s->used; k++)
         s->ctx->kern->axpy(scale ? scale[t * s->used + k] : 1, s->work->rows + row_of[k] * s->embd,
                            out, s->embd);

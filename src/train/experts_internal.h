@@ -105,8 +105,9 @@ marco_status train_dispatch_return(const train_sparse *s, const float *arrived, 
 
 /* Rows from[row0] .. from[row0 + n - 1] of x [.., cols], multiplied by scale[row] unless that is
  * NULL: their columns c0 .. c0 + n_cols - 1, one row after another. */
-void train_gather(const float *x, int64_t cols, const int64_t *from, const float *scale,
-                  int64_t row0, int64_t n, int64_t c0, int64_t n_cols, float *out);
+void train_gather(const float *restrict x, int64_t cols, const int64_t *from,
+                  const float *restrict scale, int64_t row0, int64_t n, int64_t c0, int64_t n_cols,
+                  float *restrict out);
 
 /* Lays out a room; `several` processes. */
 void train_room_take(train_room *room, const model_config *config, bool several, int64_t capacity,

@@ -17,6 +17,16 @@ enum {
     BLOCK = TRAIN_ROW_BLOCK,
 };
 
+/* Rows of a product of the backward pass. OpenBLAS multiplies matrices of this size and less as
+ * they lie; larger ones are copied first, which is worth it only for products that are larger by
+ * far. */
+static int64_t back_block(const train_grouped *g)
+{
+    enum { SMALL = 1000000, LEAST = 16 };
+    int64_t rows = SMALL / (g->s->embd * g->s->width);
+    return rows >= LEAST && rows < BLOCK ? rows : BLOCK;
+}
+
 int64_t train_grouped_scratch(const model_config *config)
 {
     int64_t matrix = (int64_t)config->n_embd * config->expert_dim;
@@ -184,7 +194,7 @@ static void back_whole(void *user, int64_t part, int thread)
     const train_grouped *g = user;
     train_row_part whole = g->s->work->room.parts[part];
     places at = places_of(g, thread);
-    int64_t pieces = train_blocks(whole.n, BLOCK);
+    int64_t pieces = train_blocks(whole.n, back_block(g));
     for (int64_t i = 0; i < pieces; i++) {
         train_row_part p = piece(whole, i, pieces);
         gather_d(g, p, 0, g->s->embd, at.d);
@@ -214,7 +224,7 @@ static void back_large_matrices(void *user, int64_t part, int thread)
     int64_t c0 = part % slices * GRAD_COLS;
     int64_t cols = g->s->embd - c0 < GRAD_COLS ? g->s->embd - c0 : GRAD_COLS;
     places at = places_of(g, thread);
-    int64_t pieces = train_blocks(whole.n, BLOCK);
+    int64_t pieces = train_blocks(whole.n, back_block(g));
     for (int64_t i = 0; i < pieces; i++) {
         train_row_part p = piece(whole, i, pieces);
         gather_x(g, p, c0, cols, at.x);

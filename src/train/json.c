@@ -29,7 +29,8 @@ static void add_object(base_text *out, const json_t *object, int depth)
     json_t *value;
     const char *between = "";
     base_text_add_char(out, '{');
-    json_object_foreach((json_t *)object, key, value) {
+    json_object_foreach((json_t *)object, key, value)
+    {
         base_text_add(out, between);
         new_line(out, depth + 1);
         format_json_escape(out, key, strlen(key));

@@ -194,6 +194,9 @@ void train_model_free(train_model *model)
 {
     if (!model)
         return;
+    for (int32_t i = 0; model->layers && i < model->ctx.params->config.n_layers; i++)
+        train_experts_saved_release(&model->layers[i].experts);
+    train_experts_work_release(model->experts);
     base_region_free(model->region, model->region_bytes);
     base_free(model->ctx.scratch);
     base_free(model->layers);

@@ -35,7 +35,7 @@ typedef struct train_recipe {
     double drop_rate, drop_end; /* of expert dropout: at the first step, and from drop_steps on */
     int64_t drop_steps;
 
-    train_params_choice choice; /* complete: words are patterns, seed is the recipe's */
+    train_params_choice choice; /* complete */
     bool recompute;             /* activations, in the backward pass */
 
     int64_t valid_every;      /* steps; 0: never */

@@ -12,6 +12,7 @@
  * Losses of a pass with T tokens, f_i = count_i / sum of counts, P_i the mean of p_i:
  *   balance = c X sum_i f_i P_i      gradient for p_ti: c X f_i / T    (Switch, arXiv 2101.03961)
  *   z       = c mean(lse^2)          for logit_ti: 2 c lse_t p_ti / T  (arXiv 2202.08906) */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -20,6 +21,9 @@
 
 /* Of the random streams of a run. */
 enum { DROPOUT_STREAM = 0x64726f70 };
+
+/* Keys of experts that are chosen last of all, and of those chosen already. */
+static const float LAST = -FLT_MAX, TAKEN = -INFINITY;
 
 int64_t train_router_scratch(const model_config *config)
 {
@@ -68,22 +72,18 @@ static float draw(const train_sparse *s, int64_t token, float *draws)
 
 /* ---- forward -------------------------------------------------------------------------------- */
 
-/* The `used` largest keys: a list of the best so far, kept in order. A later expert enters before
- * one that it beats, and so the lower index wins a tie. */
-static void choose(const float *keys, int64_t experts, int64_t used, int32_t *chosen, float *best)
+/* The `used` largest keys, largest first; the lower index wins a tie. Keys of TAKEN are not left.
+ */
+static void choose(const kern_table *kern, float *keys, int64_t experts, int64_t used,
+                   int32_t *chosen)
 {
-    int64_t n = 0;
-    for (int64_t e = 0; e < experts; e++) {
-        float key = keys[e];
-        if (n == used && !(key > best[n - 1]))
-            continue;
-        int64_t at = n < used ? n++ : n - 1;
-        for (; at > 0 && key > best[at - 1]; at--) {
-            chosen[at] = chosen[at - 1];
-            best[at] = best[at - 1];
-        }
-        chosen[at] = (int32_t)e;
-        best[at] = key;
+    for (int64_t k = 0; k < used; k++) {
+        float best = kern->max(keys, experts);
+        int32_t e = 0;
+        while (keys[e] != best)
+            e++;
+        keys[e] = TAKEN;
+        chosen[k] = e;
     }
 }
 
@@ -96,10 +96,9 @@ static void choose_token(const train_sparse *s, int64_t t, float *scratch, doubl
     float limit = 0;
     memcpy(logits, p, (size_t)s->experts * sizeof *p);
     if (has_masks(s)) {
-        if (s->routing->dropout_per_token)
-            limit = draw(s, t, draws);
-        else
-            limit = s->work->draws[s->experts], draws = s->work->draws;
+        const bool shared = !s->routing->dropout_per_token;
+        draws = shared ? s->work->draws : draws;
+        limit = shared ? draws[s->experts] : draw(s, t, draws);
         for (int64_t e = 0; e < s->experts; e++)
             p[e] = draws[e] < limit ? -INFINITY : p[e];
     }
@@ -109,12 +108,14 @@ static void choose_token(const train_sparse *s, int64_t t, float *scratch, doubl
     moments[1] += (double)lse * lse;
 
     bool biased = s->pass->training && s->routing->balance == TRAIN_BALANCE_BIAS;
-    /* What is masked loses to a probability that has come out as 0, and NaN to everything. */
-    for (int64_t e = 0; e < s->experts; e++)
-        keys[e] = p[e] >= 0 ? p[e] + (biased ? s->stats->bias[e] : 0) : -INFINITY;
+    /* NaN loses to everything, and what is masked to a probability that has come out as 0. */
+    for (int64_t e = 0; e < s->experts; e++) {
+        float key = p[e] + (biased ? s->stats->bias[e] : 0);
+        keys[e] = key >= LAST ? key : LAST;
+    }
     for (int64_t e = 0; limit > 0 && e < s->experts; e++)
-        keys[e] = draws[e] < limit ? -INFINITY : keys[e];
-    choose(keys, s->experts, s->used, chosen, weight);
+        keys[e] = draws[e] < limit ? LAST : keys[e];
+    choose(kern, keys, s->experts, s->used, chosen);
     float sum = 0;
     for (int64_t k = 0; k < s->used; k++)
         sum += weight[k] = p[chosen[k]];
@@ -246,11 +247,12 @@ void train_router_back(const train_sparse *s)
 
 void train_experts_step(const train_routing *routing, int64_t n_experts, train_routing_stats *stats)
 {
-    double mean = 0;
+    int64_t sum = 0;
     for (int64_t e = 0; e < n_experts; e++)
-        mean += (double)stats->seen[e] / (double)n_experts;
+        sum += stats->seen[e];
     for (int64_t e = 0; routing->balance == TRAIN_BALANCE_BIAS && e < n_experts; e++) {
-        double missing = mean - (double)stats->seen[e];
+        /* In whole numbers: an expert that has just the mean stays where it is. */
+        int64_t missing = sum - n_experts * stats->seen[e];
         stats->bias[e] += (float)(routing->bias_rate * ((missing > 0) - (missing < 0)));
     }
     memset(stats->load, 0, (size_t)n_experts * sizeof *stats->load);

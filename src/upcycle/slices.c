@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "upcycle/gaussian.h"
+#include "upcycle/stream.h"
 
 /* A copy goes through the tensors in order, so at most the end of one matrix and the beginning of
  * the next are wanted at the same time. */

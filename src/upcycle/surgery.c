@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "upcycle/gaussian.h"
 #include "upcycle/slices.h"
+#include "upcycle/stream.h"
 #include "upcycle/upcycle.h"
 
 /* Deviation of the router's weights. */
@@ -17,7 +17,7 @@ typedef struct surgery_source {
     model_source *parent;
     upcycle_plan plan;
     upcycle_slices *slices;
-    upcycle_gaussian *gaussian;
+    base_gaussian *gaussian;
     model_tensor *tensors;
     int64_t *parent_index; /* [n_tensors]; -1: made here */
 } surgery_source;
@@ -190,10 +190,10 @@ static const float *cut_row(const surgery_source *s, const model_tensor *tensor,
     const uint8_t *dropped = matrix->dropped ? matrix->dropped + expert * dim : NULL;
     if (!dropped || (!down && !dropped[row]))
         return from;
-    upcycle_gaussian_fill(s->gaussian, s->plan.seed,
-                          upcycle_stream(UPCYCLE_WEIGHTS, tensor->role, tensor->layer),
-                          upcycle_item(expert, row), matrix->mean[expert],
-                          matrix->deviation[expert], made, tensor->cols);
+    base_gaussian_fill(s->gaussian, s->plan.seed,
+                       upcycle_stream(UPCYCLE_WEIGHTS, tensor->role, tensor->layer),
+                       upcycle_item(expert, row), matrix->mean[expert], matrix->deviation[expert],
+                       made, tensor->cols);
     if (!down)
         return made;
     float *mixed = made + dim;
@@ -237,7 +237,7 @@ static marco_status surgery_read(model_source *source, size_t index, int64_t mat
         return read_expert(s, tensor, mat, row0, n_rows, dst, error);
     float *out = dst; /* [n_rows, n_embd] */
     for (int64_t row = row0; row < row0 + n_rows; row++, out += tensor->cols)
-        upcycle_gaussian_fill(
+        base_gaussian_fill(
             s->gaussian, s->plan.seed, upcycle_stream(UPCYCLE_WEIGHTS, MODEL_ROUTER, tensor->layer),
             upcycle_item(0, row / s->plan.router_run), 0, router_deviation, out, tensor->cols);
     return MARCO_OK;
@@ -249,7 +249,7 @@ static void surgery_close(model_source *source)
 {
     surgery_source *s = (surgery_source *)source;
     upcycle_slices_free(s->slices);
-    upcycle_gaussian_free(s->gaussian);
+    base_gaussian_free(s->gaussian);
     base_free(s->parent_index);
     base_free(s->tensors);
     base_free(s->base.path);
@@ -282,7 +282,7 @@ marco_status upcycle_surgery_source(model_source *parent, const marco_upcycle_pa
     if (status == MARCO_OK)
         status = set_tensors(s, expert_type, error);
     if (status == MARCO_OK)
-        status = upcycle_gaussian_create(&s->gaussian, error);
+        status = base_gaussian_create(&s->gaussian, error);
     if (status == MARCO_OK)
         status = upcycle_slices_create(parent, &s->plan, &s->slices, error);
     if (status != MARCO_OK) {

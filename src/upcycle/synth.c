@@ -6,13 +6,13 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
-#include "upcycle/gaussian.h"
 #include "upcycle/shapes.h"
+#include "upcycle/stream.h"
 #include "upcycle/upcycle.h"
 
 typedef struct synth_source {
     model_source base;
-    upcycle_gaussian *gaussian;
+    base_gaussian *gaussian;
     model_tensor *tensors;
     uint64_t seed;
 } synth_source;
@@ -53,15 +53,15 @@ static marco_status synth_read(model_source *source, size_t index, int64_t mat, 
     uint64_t stream = upcycle_stream(UPCYCLE_WEIGHTS, tensor->role, tensor->layer);
     float deviation = deviation_of(tensor);
     for (int64_t row = row0; row < row0 + n_rows; row++, out += tensor->cols)
-        upcycle_gaussian_fill(s->gaussian, s->seed, stream, upcycle_item(mat, row), 0, deviation,
-                              out, tensor->cols);
+        base_gaussian_fill(s->gaussian, s->seed, stream, upcycle_item(mat, row), 0, deviation, out,
+                           tensor->cols);
     return MARCO_OK;
 }
 
 static void synth_close(model_source *source)
 {
     synth_source *s = (synth_source *)source;
-    upcycle_gaussian_free(s->gaussian);
+    base_gaussian_free(s->gaussian);
     tok_spec_free(s->base.tokenizer);
     base_free(s->tensors);
     base_free(s->base.path);
@@ -70,41 +70,19 @@ static void synth_close(model_source *source)
 
 /* ---- the tokenizer ------------------------------------------------------------------------- */
 
-/* Text ends at the tokenizer's own end token and at ChatML's two, where it has them. */
-static void set_special_ids(const tok_spec *spec, model_config *config)
-{
-    config->bos = spec->bos;
-    config->pad = spec->pad;
-    config->n_eos = 0;
-    if (spec->eos >= 0)
-        config->eos[config->n_eos++] = spec->eos;
-    for (int32_t i = 0; i < spec->n_added && config->n_eos < MODEL_MAX_EOS; i++) {
-        const tok_added *added = &spec->added[i];
-        bool end =
-            strcmp(added->text, "<|im_end|>") == 0 || strcmp(added->text, "<|endoftext|>") == 0;
-        if (end && added->id != spec->eos)
-            config->eos[config->n_eos++] = added->id;
-    }
-}
-
 static marco_status set_tokenizer(synth_source *s, const char *path, marco_error *error)
 {
     marco_status status = path ? tok_spec_read(path, &s->base.tokenizer, error)
                                : tok_spec_bytes(&s->base.tokenizer, error);
     if (status != MARCO_OK)
         return status;
-    const tok_spec *spec = s->base.tokenizer;
-    int32_t size = spec->n_tokens;
-    for (int32_t i = 0; i < spec->n_added; i++) {
-        if (spec->added[i].id >= size)
-            size = spec->added[i].id + 1;
-    }
+    int32_t size = tok_spec_size(s->base.tokenizer);
     if (size > s->base.config.n_vocab)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "the tokenizer of %s has %d tokens, more than the vocabulary of %s (%d); "
                          "give a smaller tokenizer or another shape",
                          path ? path : "256 bytes", size, s->base.path, s->base.config.n_vocab);
-    set_special_ids(spec, &s->base.config);
+    model_config_take_ids(&s->base.config, s->base.tokenizer);
     return MARCO_OK;
 }
 
@@ -178,7 +156,7 @@ marco_status upcycle_synth_source(const char *name, const marco_synth_params *pa
     if (status == MARCO_OK)
         status = upcycle_list_tensors(&s->base, &s->tensors, error);
     if (status == MARCO_OK)
-        status = upcycle_gaussian_create(&s->gaussian, error);
+        status = base_gaussian_create(&s->gaussian, error);
     if (status != MARCO_OK) {
         synth_close(&s->base);
         return status;

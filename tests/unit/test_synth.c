@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "scratch.h"
-#include "upcycle/gaussian.h"
+#include "upcycle/stream.h"
 #include "upcycle/shapes.h"
 #include "upcycle/upcycle.h"
 
@@ -27,14 +27,14 @@ enum { ROWS = 2000, COLS = 1024 };
 
 static float *draw_rows(uint64_t seed, uint64_t stream)
 {
-    upcycle_gaussian *g = NULL;
-    assert_int_equal(upcycle_gaussian_create(&g, NULL), MARCO_OK);
+    base_gaussian *g = NULL;
+    assert_int_equal(base_gaussian_create(&g, NULL), MARCO_OK);
     float *x = base_alloc_array((size_t)ROWS * COLS, sizeof(*x));
     assert_non_null(x);
     for (int r = 0; r < ROWS; r++)
-        upcycle_gaussian_fill(g, seed, stream, upcycle_item(0, r), 0, 1, x + (size_t)r * COLS,
+        base_gaussian_fill(g, seed, stream, upcycle_item(0, r), 0, 1, x + (size_t)r * COLS,
                               COLS);
-    upcycle_gaussian_free(g);
+    base_gaussian_free(g);
     return x;
 }
 
@@ -94,18 +94,18 @@ static void deviates_are_independent(void **state)
 static void short_rows_begin_long_ones(void **state)
 {
     (void)state;
-    upcycle_gaussian *g = NULL;
-    assert_int_equal(upcycle_gaussian_create(&g, NULL), MARCO_OK);
+    base_gaussian *g = NULL;
+    assert_int_equal(base_gaussian_create(&g, NULL), MARCO_OK);
     float whole[64], part[64];
-    upcycle_gaussian_fill(g, 3, 4, 5, 1, 2, whole, 64);
+    base_gaussian_fill(g, 3, 4, 5, 1, 2, whole, 64);
     for (int n = 0; n <= 64; n++) {
         memset(part, 0, sizeof(part));
-        upcycle_gaussian_fill(g, 3, 4, 5, 1, 2, part, n);
+        base_gaussian_fill(g, 3, 4, 5, 1, 2, part, n);
         assert_memory_equal(part, whole, (size_t)n * sizeof(float));
         if (n < 64)
             assert_true(part[n] == 0);
     }
-    upcycle_gaussian_free(g);
+    base_gaussian_free(g);
 }
 
 /* Streams and items of all that a model draws differ from each other. */

@@ -35,7 +35,7 @@ static void *zeroed(size_t count, size_t size)
 
 /* ---- the vector's file ---------------------------------------------------------------------- */
 
-static uint64_t stream_of(const char *name)
+uint64_t tiny_stream_of(const char *name)
 {
     uint64_t h = 0xCBF29CE484222325u;
     for (; *name; name++)
@@ -90,7 +90,7 @@ static int32_t *next_ids(char **at, size_t n)
 
 static void read_sequence(tiny_vector *v, size_t first, char **at)
 {
-    const uint64_t stream = stream_of("samples");
+    const uint64_t stream = tiny_stream_of("samples");
     assert_true(v->n_sequences < TINY_MAX_SEQUENCES);
     tiny_sequence *s = &v->sequences[v->n_sequences++];
     s->n = next_size(at);
@@ -208,7 +208,7 @@ static float *make_weights(const model_config *config, const model_tensor *t, in
 {
     char name[128];
     model_tensor_hf_name(config, t, mat, name);
-    const uint64_t stream = stream_of(name);
+    const uint64_t stream = tiny_stream_of(name);
     const size_t n = (size_t)(t->rows * t->cols);
     const bool norm = is_norm(t->role);
     const double width = half_width(t->role, t->cols);

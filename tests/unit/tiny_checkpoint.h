@@ -52,7 +52,10 @@ typedef struct tiny_vector {
 tiny_vector *tiny_vector_read(const char *name);
 void tiny_vector_free(tiny_vector *vector);
 
-/* Makes a folder with the checkpoint in it. */
+/* The stream of random numbers that goes by a name. */
+uint64_t tiny_stream_of(const char *name);
+
+/* Makes a folder with the checkpoint in it. Of the vector, config and seed count. */
 void tiny_checkpoint_write(const tiny_vector *vector, const char *folder);
 
 marco_engine *tiny_engine_open(const char *path, marco_compute compute, int32_t threads);

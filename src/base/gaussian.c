@@ -1,4 +1,4 @@
-#include "upcycle/gaussian.h"
+#include "base/gaussian.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,14 +10,9 @@
 /* 16 random bits make a deviate: a sign and one of 2^15 equally likely magnitudes. */
 enum { MAGNITUDES = 1 << 15 };
 
-struct upcycle_gaussian {
+struct base_gaussian {
     float magnitude[MAGNITUDES];
 };
-
-uint64_t upcycle_stream(upcycle_purpose purpose, model_role role, int32_t layer)
-{
-    return (uint64_t)purpose << 56 | (uint64_t)role << 32 | (uint64_t)(layer + 1);
-}
 
 /* The x right of `from` beyond which a standard normal deviate lies with probability q. The tail's
  * probability is convex there, so Newton's steps approach x from the left and never pass it. */
@@ -35,10 +30,10 @@ static double tail_quantile(double q, double from)
     return x;
 }
 
-marco_status upcycle_gaussian_create(upcycle_gaussian **out, marco_error *error)
+marco_status base_gaussian_create(base_gaussian **out, marco_error *error)
 {
     double *exact = base_alloc_array(MAGNITUDES, sizeof(*exact));
-    upcycle_gaussian *gaussian = base_alloc_aligned(sizeof(*gaussian));
+    base_gaussian *gaussian = base_alloc_aligned(sizeof(*gaussian));
     if (!exact || !gaussian) {
         base_free(exact);
         base_free(gaussian);
@@ -61,7 +56,7 @@ marco_status upcycle_gaussian_create(upcycle_gaussian **out, marco_error *error)
     return MARCO_OK;
 }
 
-void upcycle_gaussian_free(upcycle_gaussian *gaussian)
+void base_gaussian_free(base_gaussian *gaussian)
 {
     base_free(gaussian);
 }
@@ -77,8 +72,8 @@ static inline float deviate(const float *magnitude, uint64_t bits)
     return value;
 }
 
-void upcycle_gaussian_fill(const upcycle_gaussian *gaussian, uint64_t seed, uint64_t stream,
-                           uint64_t item, float mean, float deviation, float *dst, int64_t n)
+void base_gaussian_fill(const base_gaussian *gaussian, uint64_t seed, uint64_t stream,
+                        uint64_t item, float mean, float deviation, float *dst, int64_t n)
 {
     const float *magnitude = gaussian->magnitude;
     uint64_t state = base_random_u64(seed, stream, item);
