@@ -39,11 +39,12 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* NAN also where memory ran out: the page says "-". */
-static double median(const report_run *run, report_field field)
+/* NAN where there is none. It needs memory, and a failure is the text's. */
+static double median(base_text *out, const report_run *run, report_field field)
 {
     double *values = base_alloc_array(run->n_steps, sizeof *values), middle = NAN;
     size_t n = 0;
+    out->failed = out->failed || !values;
     for (size_t i = 0; values && i < run->n_steps; i++)
         if (isfinite(run->steps[i].value[field]))
             values[n++] = run->steps[i].value[field];
@@ -119,7 +120,7 @@ static void cell_lr(base_text *out, const report_run *run)
 
 static void cell_norm(base_text *out, const report_run *run)
 {
-    report_number(out, median(run, REPORT_NORM));
+    report_number(out, median(out, run, REPORT_NORM));
     base_text_add(out, " <small>median</small>");
 }
 
@@ -157,13 +158,13 @@ static void cell_dead(base_text *out, const report_run *run)
 static void cell_speed(base_text *out, const report_run *run)
 {
     char text[32];
-    report_short(median(run, REPORT_SPEED), text);
+    report_short(median(out, run, REPORT_SPEED), text);
     base_text_printf(out, "%s <small>median</small>", text);
 }
 
 static void cell_roof(base_text *out, const report_run *run)
 {
-    double share = median(run, REPORT_ROOF);
+    double share = median(out, run, REPORT_ROOF);
     report_fixed(out, share > 0 ? share * 100 : NAN, 1);
     base_text_add(out, share > 0 ? " %" : "");
 }
