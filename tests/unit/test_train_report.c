@@ -262,6 +262,7 @@ static void loads_are_coloured_by_even_share(void **state)
     has(page, "<path class=\"h2\" d=\"M2 1h1v1h-1z\"/>");
     has(page, "<path class=\"h5\" d=\"M3 1h1v1h-1z\"/>");
     has(page, "<path class=\"cross\" d=\"M1 1l1 1m-1 0l1-1\"/>");
+    lacks(page, "<path class=\"h0\"");
     has(page, "1 of 8 got no token");
     has(page, ">2.0×</text>");
     base_free(page);
