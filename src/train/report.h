@@ -79,10 +79,13 @@ void report_escape(base_text *out, const char *text);
 void report_count(base_text *out, double value);
 /* "1.31 B", "34.1 k", "512"; the unit follows, as in "1.31 B tokens" */
 void report_short(double value, char out[32]);
-/* A number to read off a scale whose numbers differ by `step`: "0.25", "20k", "3e-4" */
-void report_tick(double value, double step, char out[32]);
+/* A number to read off a scale whose numbers differ by `step` and are at most as large as `most`:
+ * "0.25", "20k", "3e-4" */
+void report_tick(double value, double step, double most, char out[32]);
 /* "5 h 12 min" */
 void report_duration(base_text *out, double seconds);
+/* "2.940" for 3 digits; "-" for NAN and what is too large to read */
+void report_fixed(base_text *out, double value, int digits);
 /* Four significant digits, "3.142", "0.0003"; "-" for NAN */
 void report_number(base_text *out, double value);
 

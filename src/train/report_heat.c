@@ -66,7 +66,7 @@ static void write_layers(base_text *out, const report_run *run, int row_height)
                          "text-anchor=\"end\">%zu</text>",
                          y, l);
         char text[32];
-        report_tick(fmax(most * (double)run->n_experts, 0.1), 0.1, text);
+        report_tick(most * (double)run->n_experts, 0.1, 1, text);
         base_text_printf(out,
                          "<text class=\"tick side\" x=\"100%%\" dx=\"8\" dy=\".32em\" y=\"%d\">"
                          "%s×</text>\n",
