@@ -71,7 +71,7 @@ static void print_paragraph(FILE *out, const char *line, size_t size)
 static void print_overview(FILE *out)
 {
     fprintf(out, "Usage: marco COMMAND [OPTION...]\n\n"
-                 "Runs, converts and upcycles mixture-of-experts language models.\n\n");
+                 "Runs, serves, converts and trains mixture-of-experts language models.\n\n");
     for (size_t i = 0; commands[i]; i++)
         fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(out, "\n  marco COMMAND --help   what a command does, with an example\n"

@@ -58,8 +58,7 @@ int load_kv(const command *self, const char *name, marco_kv_type *type)
     return EXIT_SUCCESS;
 }
 
-/* A template's name stands for itself, a file for its text. */
-static int read_template(const command *self, const char *name, text *out)
+int load_template(const command *self, const char *name, text *out)
 {
     struct stat info;
     *out = (text){0};
@@ -96,7 +95,7 @@ int load_engine(const command *self, const load_options *options, const char *ch
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
     text template_text;
-    exit_status = read_template(self, chat_template, &template_text);
+    exit_status = load_template(self, chat_template, &template_text);
     if (exit_status != EXIT_SUCCESS)
         return exit_status;
 

@@ -4,6 +4,7 @@
 
 #include "command.h"
 #include "progress.h"
+#include "text.h"
 
 typedef struct load_options {
     const char *model;
@@ -85,6 +86,9 @@ int load_kv(const command *self, const char *name, marco_kv_type *type);
 /* The checkpoint that -m means: a path that exists, or a model that was pulled. Into *path
  * (marco_free). Returns an exit status, errors reported. */
 int load_find(const command *self, const char *model, char **path);
+
+/* A template's name stands for itself and leaves *out empty, a file for its text (free). */
+int load_template(const command *self, const char *name, text *out);
 
 /* Opens the engine alone. */
 int load_engine(const command *self, const load_options *options, const char *chat_template,

@@ -120,7 +120,9 @@ const command tokenizer_command = {
         "A FILE whose name ends in .jsonl has a JSON object a line: what its \"text\" says, or the "
         "contents of its \"messages\". Any other is text in UTF-8, learnt line by line.\n"
         "Documents end with <|endoftext|>, or the first special token where there is none. With "
-        "<|im_start|> and <|im_end|> the folder has a ChatML template.\n",
+        "<|im_start|> and <|im_end|> the folder has a ChatML template.\n"
+        "With --json also: vocab_size, merges, and of the text the distinct words, text_bytes and "
+        "text_tokens.\n",
     .example = "marco tokenizer train --to tokenizer --vocab-size 16384 corpus/*.txt\n",
     .options = options,
     .n_options = sizeof(options) / sizeof(options[0]),

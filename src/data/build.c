@@ -98,6 +98,7 @@ static marco_status open_tokenizer(build *b)
                           .chat = p->chat,
                           .field = p->field ? p->field : "text",
                           .turn_end = marco_tokenizer_find(b->tokenizer, "<|im_end|>"),
+                          .hash = p->valid > 0,
                           .max_size = p->max_line};
     if (!p->chat)
         return MARCO_OK;

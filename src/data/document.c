@@ -50,7 +50,8 @@ static void encode_text(const data_form *form, const char *text, size_t size, da
         job->outcome = DATA_EMPTY;
         return;
     }
-    job->hash = hash_of(text, size);
+    if (form->hash)
+        job->hash = hash_of(text, size);
     marco_status status = marco_tokenizer_encode(form->tokenizer, text, size, MARCO_ENCODE_BOS,
                                                  &job->ids, &job->n, &error);
     if (status)
@@ -74,7 +75,8 @@ static void encode_chat(const data_form *form, const json_t *line, data_job *job
         job->status = MARCO_ERROR_MEMORY;
         return;
     }
-    job->hash = hash_of(text, job->bytes);
+    if (form->hash)
+        job->hash = hash_of(text, job->bytes);
     base_free(text);
 }
 

@@ -12,6 +12,7 @@ typedef struct data_form {
     bool chat;
     const char *field; /* of the text in a JSON line */
     int32_t turn_end;  /* of chats: the token that ends a turn */
+    bool hash;         /* is asked for */
     uint64_t max_size; /* of a line or file, which whoever reads it sees to */
 } data_form;
 
@@ -31,7 +32,8 @@ typedef struct data_job {
     uint8_t *targets;
     size_t n;
     size_t bytes;  /* of its text */
-    uint64_t hash; /* the first eight bytes of SHA-256, of the text or of the messages as JSON */
+    uint64_t hash; /* the first eight bytes of SHA-256, of the text or of the messages as JSON; 0:
+                      not asked for */
 } data_job;
 
 /* Fills in the second half of a job. */

@@ -61,11 +61,21 @@ static marco_status check_specials(const tok_spec *spec, specials special, marco
 {
     tok_split *split = NULL;
     tok_split_work *work = NULL;
+    tok_words seen = {0};
     marco_status status = tok_split_create(spec, &split, error);
     if (!status)
         status = tok_split_work_create(split, &work, error);
-    for (size_t i = 0; !status && i < special.n; i++)
+    if (!status)
+        status = tok_seed_draw(&seen.seed, error);
+    for (size_t i = 0; !status && i < special.n; i++) {
         status = check_special(work, special.texts[i], error);
+        if (!status && !tok_words_add(&seen, special.texts[i], strlen(special.texts[i]), 1))
+            status = base_fail_memory(error, strlen(special.texts[i]), "special tokens");
+        if (!status && seen.n == i)
+            status = base_fail(error, MARCO_ERROR_ARGUMENT, "special token '%.60s' is given twice",
+                               special.texts[i]);
+    }
+    tok_words_free(&seen);
     tok_split_work_free(work);
     tok_split_free(split);
     return status;

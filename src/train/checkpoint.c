@@ -162,12 +162,39 @@ marco_status train_checkpoints_clear(const train_run *run, marco_error *error)
 /* ---- trainer.json -------------------------------------------------------------------------------
  */
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The same object with its keys in order, whatever order the folder was read in. NULL when out of
+ * memory. */
+static json_t *sorted(const json_t *object)
+{
+    size_t n = json_object_size(object), i = 0;
+    const char **keys = base_alloc_array(n, sizeof(*keys));
+    json_t *out = json_object(), *value;
+    const char *key;
+    bool fine = keys && out;
+    if (fine) {
+        json_object_foreach((json_t *)object, key, value) keys[i++] = key;
+        qsort(keys, n, sizeof(*keys), by_name);
+    }
+    for (i = 0; fine && i < n; i++)
+        fine = json_object_set(out, keys[i], json_object_get(object, keys[i])) == 0;
+    base_free(keys);
+    if (fine)
+        return out;
+    json_decref(out);
+    return NULL;
+}
+
 /* Every file of the folder with its size: one that was cut off later is found out. NULL on failure.
  */
 static json_t *list_files(const char *folder)
 {
     DIR *dir = opendir(folder);
-    json_t *files = json_object();
+    json_t *files = json_object(), *out = NULL;
     bool fine = dir && files;
     for (struct dirent *entry; fine && (entry = readdir(dir));) {
         struct stat st;
@@ -178,11 +205,10 @@ static json_t *list_files(const char *folder)
     }
     if (dir)
         closedir(dir);
-    if (!fine) {
-        json_decref(files);
-        return NULL;
-    }
-    return files;
+    if (fine)
+        out = sorted(files);
+    json_decref(files);
+    return out;
 }
 
 static marco_status write_trainer(const train_optimizer *optimizer, const train_run *run,
@@ -190,11 +216,11 @@ static marco_status write_trainer(const train_optimizer *optimizer, const train_
                                   marco_error *error)
 {
     json_t *files = list_files(folder);
-    json_t *json = json_pack("{s:i, s:s, s:I, s:{s:I, s:f, s:I}, s:o, s:O, s:O}", "version",
-                             VERSION, "marco", marco_version(), "step", (json_int_t)params->step,
-                             "optimizer", "step", (json_int_t)optimizer->step, "norm_mean",
-                             optimizer->norm_mean, "norm_count", (json_int_t)optimizer->norm_count,
-                             "files", files, "state", params->state, "recipe", run->recipe);
+    json_t *json = json_pack("{s:i, s:I, s:{s:I, s:f, s:I}, s:o, s:O, s:O}", "version", VERSION,
+                             "step", (json_int_t)params->step, "optimizer", "step",
+                             (json_int_t)optimizer->step, "norm_mean", optimizer->norm_mean,
+                             "norm_count", (json_int_t)optimizer->norm_count, "files", files,
+                             "state", params->state, "recipe", run->recipe);
     char *text = json ? train_json_text(json) : NULL;
     marco_status status = text ? base_output_put(folder, trainer_name, text, strlen(text), error)
                                : base_fail_memory(error, 0, "a checkpoint's state");
@@ -260,14 +286,13 @@ marco_status train_checkpoint_write(const train_context *ctx, const train_optimi
         if (ctx->comm->rank[TRAIN_WORLD] == 0)
             remove_old(run, params);
         snprintf(path, 512, "%s", name);
-    } else if (status == MARCO_ERROR_SPACE) {
+    } else {
         base_fail(error, status,
                   "the checkpoint of step %" PRId64
-                  " was not written, those before it are whole; make room and "
-                  "start the same command again: %s",
-                  params->step, problem.message);
-    } else if (error) {
-        *error = problem;
+                  " was not written, those before it are whole%s: %s",
+                  params->step,
+                  status == MARCO_ERROR_SPACE ? "; make room and start the same command again" : "",
+                  problem.message);
     }
     base_free(name);
     return status;

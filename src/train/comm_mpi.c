@@ -19,7 +19,7 @@
 enum {
     PIECE = 1 << 30,     /* bytes of one message at most */
     PARTS = 16 << 20,    /* bytes of memory for parts on their way into a sum */
-    PATIENCE_S = 5,     /* that the end waits for the other processes */
+    PATIENCE_S = 5,      /* that the end waits for the other processes */
     POLL_NS = 1000000,   /* between looks at whether they have come */
     ALIGNED = 64,        /* bytes */
     VERSION_SHOWN = 100, /* characters of the library's name in messages */

@@ -168,6 +168,14 @@ marco_status train_metrics_load(train_metrics *metrics, const trainer *t, marco_
                              sum ? (double)load[e] / (double)sum : 0.0);
         base_text_add(&line, "]");
     }
+    base_text_add(&line, "],\"entropy\":[");
+    first = true;
+    for (int32_t i = 0; i < config->n_layers; i++) {
+        if (!config->layer_sparse[i])
+            continue;
+        base_text_printf(&line, "%s%.5f", first ? "" : ",", t->entropies[i]);
+        first = false;
+    }
     base_text_add(&line, "]");
     return put_line(metrics, &line, error);
 }

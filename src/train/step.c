@@ -61,7 +61,7 @@ static void add_routing(trainer *t, train_sums *sums)
             continue;
         sums->balance += stats->balance;
         sums->z += stats->z;
-        sums->entropy += stats->entropy;
+        t->entropies[i] = stats->entropy;
         sums->routed += (double)stats->tokens;
         sums->passes += (double)stats->passes;
         memcpy(t->loads + (int64_t)i * config->n_experts, stats->load,
@@ -94,32 +94,43 @@ static int32_t step_routing(trainer *t, bool taken)
 static marco_status reduce_sums(trainer *t, train_sums *sums, marco_error *error)
 {
     const model_config *config = &t->weights->config;
-    double all[] = {sums->loss,   sums->balance, sums->z,    sums->entropy,
-                    sums->routed, sums->passes,  sums->flops};
-    marco_status status = t->comm->ops->all_reduce_f64(t->comm, TRAIN_WORLD, all,
-                                                       sizeof(all) / sizeof(all[0]), error);
+    const train_comm_ops *ops = t->comm->ops;
+    double all[] = {sums->loss, sums->balance, sums->z, sums->passes, sums->routed, sums->flops};
+    marco_status status =
+        ops->all_reduce_f64(t->comm, TRAIN_WORLD, all, sizeof(all) / sizeof(all[0]), error);
+    *sums = (train_sums){.loss = all[0],
+                         .balance = all[1],
+                         .z = all[2],
+                         .passes = all[3],
+                         .routed = all[4],
+                         .flops = all[5]};
     if (!status && t->loads)
-        status = t->comm->ops->all_reduce_i64(t->comm, TRAIN_WORLD, t->loads,
-                                              (int64_t)config->n_layers * config->n_experts, error);
-    sums->loss = all[0];
-    sums->balance = all[1];
-    sums->z = all[2];
-    sums->entropy = all[3];
-    sums->routed = all[4];
-    sums->passes = all[5];
-    sums->flops = all[6];
+        status = ops->all_reduce_i64(t->comm, TRAIN_WORLD, t->loads,
+                                     (int64_t)config->n_layers * config->n_experts, error);
+    if (!status && t->loads)
+        status = ops->all_reduce_f64(t->comm, TRAIN_WORLD, t->entropies, config->n_layers, error);
     return status;
+}
+
+/* The means over a step's tokens and passes. */
+static void report_routing(const trainer *t, const train_sums *sums, marco_train_step *out)
+{
+    const model_config *config = &t->weights->config;
+    double layers = (double)sparse_layers(config);
+    double tokens = sums->routed / layers; /* that each layer routed */
+    for (int32_t i = 0; i < config->n_layers; i++) {
+        t->entropies[i] /= tokens;
+        out->entropy += t->entropies[i] / layers;
+    }
+    out->balance = sums->balance * layers / sums->passes;
+    out->z_loss = sums->z * layers / sums->passes;
 }
 
 static void report(const trainer *t, const train_sums *sums, marco_train_step *out)
 {
-    double layers = (double)sparse_layers(&t->weights->config);
     out->loss = sums->loss / (double)out->targets;
-    if (layers > 0 && sums->passes > 0) {
-        out->balance = sums->balance * layers / sums->passes;
-        out->z_loss = sums->z * layers / sums->passes;
-        out->entropy = sums->entropy / sums->routed;
-    }
+    if (t->loads)
+        report_routing(t, sums, out);
     out->tokens_per_second = (double)out->tokens / out->seconds;
     out->roof_share = t->roof > 0 ? sums->flops / out->seconds / t->roof : 0;
 }

@@ -94,6 +94,35 @@ static marco_status read_tokenizer(trainer *t, char digest[65], int32_t *eos, ma
     return status;
 }
 
+/* A step that meets the same text twice is a mistake in the data's path or in the recipe. */
+static marco_status check_data(trainer *t, marco_error *error)
+{
+    const train_recipe *recipe = t->recipe;
+    int64_t documents = 0, step = recipe->batch * (int64_t)recipe->seq_len;
+    marco_status status = MARCO_OK;
+    for (size_t i = 0; i < recipe->n_sources && !status; i++) {
+        data_set *set = NULL;
+        status = data_set_open(recipe->sources[i].path, DATA_TRAIN, &set, error);
+        if (!status) {
+            t->plan.train_tokens += data_set_tokens(set);
+            documents += data_set_documents(set);
+        }
+        data_set_close(set);
+    }
+    if (!status && recipe->chat && documents < recipe->batch)
+        status =
+            base_fail(error, MARCO_ERROR_ARGUMENT,
+                      "data.sources hold %lld conversations, fewer than the %lld sequences of a "
+                      "step; lower batch, or give more data",
+                      (long long)documents, (long long)recipe->batch);
+    if (!status && !recipe->chat && t->plan.train_tokens < step)
+        status = base_fail(error, MARCO_ERROR_ARGUMENT,
+                           "data.sources hold %lld tokens, fewer than the %lld of a step (batch * "
+                           "seq_len); lower batch or seq_len, or give more data",
+                           (long long)t->plan.train_tokens, (long long)step);
+    return status;
+}
+
 static marco_status open_data(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
@@ -116,13 +145,8 @@ static marco_status open_data(trainer *t, marco_error *error)
         status = data_loader_create(&params, &t->loader, error);
     if (!status)
         status = train_valid_open(t, params.tokenizer, eos, params.pad, error);
-    for (size_t i = 0; i < recipe->n_sources && !status; i++) {
-        data_set *set = NULL;
-        status = data_set_open(recipe->sources[i].path, DATA_TRAIN, &set, error);
-        if (!status)
-            t->plan.train_tokens += data_set_tokens(set);
-        data_set_close(set);
-    }
+    if (!status)
+        status = check_data(t, error);
     t->plan.valid_tokens = t->valid.tokens;
     return status;
 }
@@ -179,12 +203,11 @@ static marco_status make_plan(trainer *t, marco_error *error)
     bool bf16 = weights->type == TENSOR_BF16;
     for (int s = 0; s < TRAIN_SECTION_END; s++) {
         const train_values *v = &weights->sections[s];
-        int sharers = t->comm->size[s == TRAIN_SHARED ? TRAIN_WORLD : TRAIN_REPLICAS];
         plan->weight_bytes += (uint64_t)v->size * (bf16 ? 2 : 4);
         plan->weight_bytes += (uint64_t)(v->graded - v->trained) * 4;
         plan->gradient_bytes += (uint64_t)v->graded * 4;
-        plan->optimizer_bytes += (uint64_t)(v->trained / sharers) * (bf16 ? 12 : 8);
     }
+    plan->optimizer_bytes = train_optimizer_bytes(weights, t->comm);
     train_model_params params = model_params(t);
     plan->activation_bytes =
         train_model_bytes(&weights->config, t->comm, &params, base_pool_threads(t->pool),
@@ -234,10 +257,12 @@ static marco_status take_memory(trainer *t, marco_error *error)
     if (status)
         return status;
     t->losses = base_alloc_array((size_t)(micro * recipe->seq_len), sizeof *t->losses);
-    if (config->n_experts)
-        t->loads =
-            base_calloc((size_t)config->n_layers * (size_t)config->n_experts, sizeof *t->loads);
-    if (!t->losses || (config->n_experts && !t->loads))
+    if (config->n_experts) {
+        size_t layers = (size_t)config->n_layers;
+        t->loads = base_calloc(layers * (size_t)config->n_experts, sizeof *t->loads);
+        t->entropies = base_calloc(layers, sizeof *t->entropies);
+    }
+    if (!t->losses || (config->n_experts && (!t->loads || !t->entropies)))
         return base_fail_memory(error, (size_t)(micro * recipe->seq_len) * sizeof *t->losses,
                                 "training");
     t->roof = measure_roof(t);
@@ -421,6 +446,7 @@ static void trainer_end(trainer *t)
     data_loader_close(t->loader);
     base_free(t->losses);
     base_free(t->loads);
+    base_free(t->entropies);
     train_run_close(t->run);
     base_pool_destroy(t->pool);
     train_blas_close(t->blas);

@@ -26,8 +26,10 @@ typedef struct train_valid {
 
 /* What a step adds up. Over the process, then over all. */
 typedef struct train_sums {
-    double loss, balance, z, entropy; /* sums over targets, passes, passes, layers and tokens */
-    double targets, passes, routed;   /* what they are sums over */
+    double loss;       /* over targets */
+    double balance, z; /* over layers and passes */
+    double passes;     /* of all layers */
+    double routed;     /* tokens, of all layers */
     double flops;
 } train_sums;
 
@@ -57,7 +59,9 @@ typedef struct trainer {
     int64_t resumed;
     int64_t left_out; /* steps in a row that were not taken */
     double began;     /* base_now() of this process's first step */
-    int64_t *loads;   /* [n_layers, n_experts] of the last step, over all processes; NULL: dense */
+    /* Of the last step's routers, over all processes; NULL in a dense model. */
+    int64_t *loads;    /* [n_layers, n_experts] tokens routed to each expert */
+    double *entropies; /* [n_layers] nats, sums over tokens until they are reduced, then means */
     char checkpoint[512];
 } trainer;
 

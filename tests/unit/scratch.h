@@ -111,7 +111,7 @@ static inline bool scratch_same_folder(const char *a, const char *b)
     DIR *d = opendir(a);
     bool same = d && scratch_count(a) == scratch_count(b) && scratch_count(a) > 0;
     for (struct dirent *e; same && (e = readdir(d));) {
-        char pa[600], pb[600];
+        char pa[1024], pb[1024];
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
         snprintf(pa, sizeof(pa), "%s/%s", a, e->d_name);

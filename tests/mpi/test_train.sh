@@ -1,0 +1,168 @@
+#!/bin/sh
+# test_train.sh PROGRAM [MPIRUN]: training in four processes is training in one; what one of them
+# cannot do ends them all, with the last checkpoint whole; the traffic is what docs/scaling.md says.
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=../cli/common.sh
+. "$here/../cli/common.sh"
+
+if [ $# -lt 2 ]; then
+    # It says so before it looks at anything.
+    refuses 1 'mpirun started 4 processes.*built without MPI.*libopenmpi-dev.*-DMARCO_MPI=ON' \
+        env OMPI_COMM_WORLD_SIZE=4 "$marco" train --set steps=1 --to run
+    echo "skipped: training in several processes, built without MPI"
+    finish
+fi
+mpirun=$2
+# shellcheck source=mpirun.sh
+. "$here/mpirun.sh"
+
+awk 'BEGIN {
+    n = split("the a red blue old small cat dog bird house river sees finds likes leaves and", w, " ")
+    for (i = 1; i <= 1500; i++) {
+        line = ""
+        for (j = 0; j < 12; j++) {
+            x = (x * 75 + 74) % 65537
+            line = line w[x % n + 1] " "
+        }
+        print line i % 97
+    }
+}' >text.txt
+works "$marco" tokenizer train --to tok --vocab-size 300 --quiet text.txt
+works "$marco" data --tokenizer tok --to data --lines --quiet text.txt
+cat >recipe.json <<'JSON'
+{"model": {"architecture": "qwen3moe", "tokenizer": "tok", "layers": 2, "dim": 32, "heads": 4,
+           "kv_heads": 2, "head_dim": 16, "experts": 8, "experts_used": 2, "expert_dim": 24},
+ "data": {"sources": [{"path": "data"}]},
+ "seq_len": 64, "batch": 8, "micro_batch": 2, "steps": 20, "seed": 3,
+ "optimizer": {"lr": 3e-3}, "schedule": {"kind": "constant", "warmup": 2},
+ "balance": {"kind": "switch", "coefficient": 0.01, "z_loss": 1e-3},
+ "valid": {"every": 0}, "checkpoint": {"every": 0}, "log_load_every": 5}
+JSON
+
+train() {
+    "$marco" train recipe.json --threads 1 --quiet "$@"
+}
+
+# train_in N OPTION...
+train_in() {
+    processes=$1
+    shift
+    run "$processes" "$marco" train recipe.json --threads 1 --quiet "$@"
+}
+
+# same_losses RUN RUN TOLERANCE: at every step that both have taken.
+same_losses() {
+    python3 - "$@" <<'PYTHON'
+import json, sys
+def losses(run):
+    with open(run + "/metrics.jsonl") as file:
+        lines = [json.loads(line) for line in file]
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "step"}
+a, b = losses(sys.argv[1]), losses(sys.argv[2])
+far = max(abs(a[step] - b[step]) for step in a.keys() & b.keys())
+print(f"{sys.argv[1]} and {sys.argv[2]}: {len(a.keys() & b.keys())} steps, losses differ by {far:.1e}")
+sys.exit(not (far <= float(sys.argv[3]) and len(a.keys() & b.keys()) >= 3))
+PYTHON
+}
+
+# ---- four are one -------------------------------------------------------------------------------
+
+works train --to one
+for experts in 1 2 4; do
+    works train_in 4 --to four-$experts --set parallel.experts=$experts
+    check "four processes, experts over $experts" same_losses one four-$experts 1e-4
+    check "traffic, experts over $experts" \
+        python3 -B "$here/../../bench/scaling.py" check four-$experts
+done
+check "they learn" python3 - <<'PYTHON'
+import json
+steps = [json.loads(line) for line in open("four-2/metrics.jsonl")]
+losses = [line["loss"] for line in steps if line["kind"] == "step"]
+assert len(losses) == 20 and losses[-1] < losses[0] - 0.3, losses
+PYTHON
+works train --to one-bf16 --set weights=bf16
+works train_in 4 --to four-bf16 --set weights=bf16 --set parallel.experts=2 --set recompute=true
+check "BF16, recomputed" same_losses one-bf16 four-bf16 1e-2
+check "traffic in BF16, recomputed" python3 -B "$here/../../bench/scaling.py" check four-bf16
+
+# ---- what all must know -------------------------------------------------------------------------
+
+# fails PATTERN COMMAND...: exits with an error within the time, and a line says why.
+fails() {
+    pattern=$1
+    shift
+    checks=$((checks + 1))
+    "$@" >out 2>err
+    status=$?
+    if [ $status -eq 0 ] || [ $status -eq 124 ]; then
+        fail "exit status $status: $*"
+    elif ! grep -Eq -- "$pattern" err; then
+        fail "no '$pattern' on stderr: $*"
+    fi
+}
+
+# Each process has a number, and leaves its process id.
+cat >each.sh <<'SH'
+rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}
+echo $$ >"pid.$rank.part"
+mv "pid.$rank.part" "pid.$rank"
+marco=$1 odd=$2
+shift 2
+[ "$rank" != 2 ] || set -- "$@" $odd
+exec "$marco" train recipe.json --threads 1 --quiet "$@"
+SH
+
+fails 'process 2 of 4 has another recipe' run 4 sh each.sh "$marco" "--set seed=4" --to differ
+fails 'process 2: .*no-such-key|no-such-key' \
+    run 4 sh each.sh "$marco" "--set no-such-key=4" --to differ
+fails 'batch' train_in 3 --to differ
+fails 'cannot be spread over 3 of 4' train_in 4 --to differ --set parallel.experts=3
+check "nothing was begun" test ! -e differ
+
+# ---- a process dies -----------------------------------------------------------------------------
+
+# begin RUN: four processes that would train for long; waits for their second checkpoint.
+begin() {
+    rm -f pid.*
+    run 4 sh each.sh "$marco" "" --to "$1" --set parallel.experts=2 --set checkpoint.every=3 \
+        --set steps=100000 >out 2>err &
+    background=$!
+    tries=0
+    until [ -d "$1/checkpoints/step-00000006" ]; do
+        tries=$((tries + 1))
+        if [ $tries -gt 600 ] || ! kill -0 $background 2>/dev/null; then
+            fail "no checkpoint of $1"
+            finish
+        fi
+        sleep 0.1
+    done
+}
+
+last_step() {
+    find "$1/checkpoints" -maxdepth 1 -name 'step-*' | sed 's/.*step-0*//' | sort -n | tail -n 1
+}
+
+begin killed
+kill -9 "$(cat pid.2)"
+checks=$((checks + 1))
+! wait $background || fail "the loss of a process is no error"
+check "mpirun says which process was lost" grep -q 'signal 9' err
+step=$(last_step killed)
+check "a checkpoint remains" test "$step" -ge 6
+works train --to one-long --set steps=$((step + 4))
+works train_in 2 --to killed --set parallel.experts=1 --set checkpoint.every=0 \
+    --set steps=$((step + 4))
+check "two processes go on" grep -q "\"resumed\":$step" killed/metrics.jsonl
+check "as if nothing had happened" same_losses one-long killed 1e-3
+check "to the end" test "$(last_step killed)" -eq $((step + 4))
+
+# ---- a process is asked to stop -----------------------------------------------------------------
+
+begin stopped
+kill -INT "$(cat pid.1)"
+checks=$((checks + 1))
+! wait $background || fail "stopping early is no success"
+check "all stop after a step" grep -q 'stopped after step' err
+step=$(last_step stopped)
+check "and keep it" grep -q "stopped after step $step of" err
+finish

@@ -1,0 +1,629 @@
+/* Checkpoints of training: the same bits back, whole or not there, few kept. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/output.h"
+#include "memory_source.h"
+#include "scratch.h"
+#include "threads_comm.h"
+#include "train/checkpoint.h"
+#include "train/source.h"
+
+/* ---- a model in training, every number known ----------------------------------------------------
+ */
+
+enum { PARTS = 5 }; /* values, moments, squares, masters, bases */
+
+typedef struct lab {
+    train_context ctx;
+    train_optimizer *optimizer;
+} lab;
+
+typedef struct kind {
+    model_arch arch;
+    tensor_type type;
+    int32_t lora;
+} kind;
+
+static const kind kinds[] = {
+    {MODEL_QWEN3MOE, TENSOR_F32, 0}, {MODEL_QWEN3MOE, TENSOR_BF16, 0},
+    {MODEL_QWEN3MOE, TENSOR_F32, 3}, {MODEL_QWEN3MOE, TENSOR_BF16, 3},
+    {MODEL_QWEN3, TENSOR_F32, 0},    {MODEL_LLAMA, TENSOR_BF16, 2},
+};
+
+static void set_up(lab *l, kind k, train_comm *comm)
+{
+    static const char *const frozen[] = {"blk.0.attn_q.weight", "blk.1.ffn_gate_exps.weight"};
+    const model_config config = memory_config(k.arch);
+    const train_params_choice choice = {.type = k.type,
+                                        .freeze = frozen,
+                                        .n_freeze = 2,
+                                        .lora_rank = k.lora,
+                                        .lora_alpha = 4,
+                                        .lora_attention = true,
+                                        .lora_experts = true};
+    const train_optimizer_params params = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+    model_source *source = memory_source_create(&config, TENSOR_F32, true);
+    *l = (lab){.ctx = {.comm = comm}};
+    if (!source || train_params_load(source, &choice, comm, &l->ctx.params, NULL) != MARCO_OK ||
+        train_optimizer_create(&l->ctx, &params, &l->optimizer, NULL) != MARCO_OK)
+        abort();
+    l->ctx.params->tokenizer = source->tokenizer;
+    source->tokenizer = NULL;
+    model_source_close(source);
+}
+
+static void tear_down(lab *l)
+{
+    tok_spec_free(l->ctx.params->tokenizer);
+    train_optimizer_free(l->optimizer);
+    train_params_free(l->ctx.params);
+}
+
+/* The number of an element, from what it is in the whole model alone. */
+static float number_of(size_t param, int part, int64_t at)
+{
+    return (
+        float)(2 * base_random_unit(5, (uint64_t)(param * PARTS) + (uint64_t)part, (uint64_t)at) -
+               1);
+}
+
+/* Calls fn for every number held here. */
+typedef bool (*number_fn)(void *number, tensor_type type, float expected);
+
+static bool each_number(const lab *l, number_fn fn)
+{
+    const train_params *params = l->ctx.params;
+    bool fine = true;
+    for (size_t i = 0; i < params->n; i++) {
+        const train_param *p = &params->items[i];
+        const train_values *values = &params->sections[p->section];
+        const struct train_shard *shard = &l->optimizer->shards[p->section];
+        int64_t matrix = train_param_matrix(p);
+        for (int64_t e = 0; e < train_param_size(p); e++) {
+            int64_t at = p->offset + e, whole = p->mat0 * matrix + e, s = at - shard->begin;
+            size_t bytes = tensor_row_bytes(params->type, 1);
+            fine &= fn((char *)values->value + (size_t)at * bytes, params->type,
+                       number_of(i, 0, whole));
+            if (p->state == TRAIN_ADAPTED)
+                fine &= fn(params->base[p->section] + (at - values->trained), TENSOR_F32,
+                           number_of(i, 4, whole));
+            if (p->state != TRAIN_TRAINED || s < 0 || s >= shard->size)
+                continue;
+            fine &= fn(shard->m + s, TENSOR_F32, number_of(i, 1, whole));
+            fine &= fn(shard->v + s, TENSOR_F32, number_of(i, 2, whole));
+            if (shard->master)
+                fine &= fn(shard->master + s, TENSOR_F32, number_of(i, 3, whole));
+        }
+    }
+    return fine;
+}
+
+static bool put_number(void *number, tensor_type type, float expected)
+{
+    uint16_t half = tensor_f32_to_bf16(expected);
+    memcpy(number, type == TENSOR_F32 ? (void *)&expected : (void *)&half,
+           type == TENSOR_F32 ? 4 : 2);
+    return true;
+}
+
+static bool same_number(void *number, tensor_type type, float expected)
+{
+    uint16_t half = tensor_f32_to_bf16(expected);
+    return memcmp(number, type == TENSOR_F32 ? (void *)&expected : (void *)&half,
+                  type == TENSOR_F32 ? 4 : 2) == 0;
+}
+
+/* ---- runs ---------------------------------------------------------------------------------------
+ */
+
+static train_recipe *recipe(const char *set)
+{
+    const char *const all[] = {"model=/m", "data.sources=[\"/d\"]", "steps=9", set};
+    train_recipe *r = NULL;
+    if (train_recipe_read(NULL, all, set ? 4 : 3, &r, NULL) != MARCO_OK)
+        abort();
+    return r;
+}
+
+static train_run *open_run(train_comm *comm, const char *folder)
+{
+    train_run *run = NULL;
+    train_recipe *r = recipe(NULL);
+    marco_error error = {0};
+    if (train_run_open(comm, folder, r, false, &run, &error) != MARCO_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        abort();
+    }
+    train_recipe_free(r);
+    return run;
+}
+
+static marco_status write_step(const lab *l, const train_run *run, int64_t step, int64_t keep_last,
+                               int64_t keep_every, marco_error *error)
+{
+    char path[512];
+    json_t *state = json_pack("{s:f, s:I}", "third", 1.0 / 3, "step", (json_int_t)step);
+    const train_checkpoint_params params = {
+        .step = step, .state = state, .keep_last = keep_last, .keep_every = keep_every};
+    l->optimizer->step = step - 1;
+    l->optimizer->norm_mean = 0.1;
+    l->optimizer->norm_count = 7;
+    marco_status status = train_checkpoint_write(&l->ctx, l->optimizer, run, &params, path, error);
+    json_decref(state);
+    return status;
+}
+
+static char noted[2048];
+
+static void note(void *user, const char *line)
+{
+    (void)user;
+    snprintf(noted, sizeof(noted), "%s", line);
+}
+
+static const train_notes notes = {.fn = note};
+
+static train_comm *single(void)
+{
+    train_comm *comm = NULL;
+    assert_int_equal(train_comm_open(1, &comm, NULL), MARCO_OK);
+    return comm;
+}
+
+/* The step that a run would go on from, or -1. */
+static int64_t last_step(train_comm *comm, const train_run *run)
+{
+    train_checkpoint *c = NULL;
+    noted[0] = '\0';
+    assert_int_equal(train_checkpoint_last(comm, run, &notes, &c, NULL), MARCO_OK);
+    int64_t step = c ? c->step : -1;
+    train_checkpoint_free(c);
+    return step;
+}
+
+static bool has(const train_run *run, const char *name)
+{
+    char path[600];
+    snprintf(path, sizeof(path), "%s/%s", run->checkpoints, name);
+    return base_exists(path);
+}
+
+/* ---- the same bits back -------------------------------------------------------------------------
+ */
+
+static void check_state(const train_checkpoint *c, const train_optimizer *o)
+{
+    if (c->step != 3 || o->step != 2 || o->norm_mean != 0.1 || o->norm_count != 7 ||
+        json_real_value(json_object_get(c->state, "third")) != 1.0 / 3)
+        abort();
+}
+
+typedef struct job {
+    kind k;
+    const char *folder;
+    bool fine;
+    pthread_mutex_t mutex;
+} job;
+
+static void write_job(train_comm *comm, void *user)
+{
+    const job *j = user;
+    lab l;
+    set_up(&l, j->k, comm);
+    each_number(&l, put_number);
+    train_run *run = open_run(comm, j->folder);
+    marco_error error = {0};
+    if (write_step(&l, run, 3, 1, 0, &error) != MARCO_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        abort();
+    }
+    train_run_close(run);
+    tear_down(&l);
+}
+
+static void read_job(train_comm *comm, void *user)
+{
+    job *j = user;
+    lab l;
+    set_up(&l, j->k, comm);
+    train_run *run = open_run(comm, j->folder);
+    train_checkpoint *c = NULL;
+    marco_error error = {0};
+    if (train_checkpoint_last(comm, run, NULL, &c, &error) != MARCO_OK || !c ||
+        train_checkpoint_load(c, &l.ctx, l.optimizer, &error) != MARCO_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        abort();
+    }
+    check_state(c, l.optimizer);
+    bool fine = each_number(&l, same_number);
+    pthread_mutex_lock(&j->mutex);
+    j->fine = j->fine && fine;
+    pthread_mutex_unlock(&j->mutex);
+    train_checkpoint_free(c);
+    train_run_close(run);
+    tear_down(&l);
+}
+
+static void every_number_comes_back(void **state)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "run%zu", i);
+        job j = {.k = kinds[i], .folder = scratch_path(*state, name), .fine = true};
+        pthread_mutex_init(&j.mutex, NULL);
+        train_comm *comm = single();
+        write_job(comm, &j);
+        read_job(comm, &j);
+        train_comm_close(comm);
+        assert_true(j.fine);
+    }
+}
+
+static void any_number_of_processes_writes_and_reads_the_same(void **state)
+{
+    static const int worlds[][2] = {{1, 1}, {4, 2}, {2, 2}, {6, 3}, {3, 1}};
+    for (size_t i = 0; i < 4; i++) {
+        char first[384] = "";
+        for (size_t w = 0; w < sizeof(worlds) / sizeof(*worlds); w++) {
+            char name[32];
+            snprintf(name, sizeof(name), "run%zu-%zu", i, w);
+            job j = {.k = kinds[i], .folder = scratch_path(*state, name), .fine = true};
+            pthread_mutex_init(&j.mutex, NULL);
+            threads_run(worlds[w][0], worlds[w][1], write_job, &j);
+            for (size_t r = 0; r < sizeof(worlds) / sizeof(*worlds); r += 2)
+                threads_run(worlds[r][0], worlds[r][1], read_job, &j);
+            assert_true(j.fine);
+            char path[420], one[420];
+            snprintf(path, sizeof(path), "%s/checkpoints/step-00000003", j.folder);
+            snprintf(one, sizeof(one), "%s/checkpoints/step-00000003", first);
+            if (w == 0)
+                snprintf(first, sizeof(first), "%s", j.folder);
+            else
+                assert_true(scratch_same_folder(path, one));
+        }
+    }
+}
+
+/* What any tool sees: a model of the values, with its tokenizer. */
+static void a_checkpoint_is_a_model(void **state)
+{
+    train_comm *comm = single();
+    job j = {.k = kinds[3], .folder = scratch_path(*state, "run")};
+    write_job(comm, &j);
+    lab l;
+    set_up(&l, j.k, comm);
+    each_number(&l, put_number);
+    char path[600];
+    snprintf(path, sizeof(path), "%s/checkpoints/step-00000003", j.folder);
+    model_source *source = NULL, *live = NULL;
+    assert_int_equal(model_source_open(path, &source, NULL), MARCO_OK);
+    assert_int_equal(train_params_source(l.ctx.params, &live, NULL), MARCO_OK);
+    assert_non_null(source->tokenizer);
+    assert_int_equal(source->n_tensors, live->n_tensors);
+    for (size_t i = 0; i < source->n_tensors; i++) {
+        const model_tensor *t = &source->tensors[i];
+        assert_int_equal(t->type, TENSOR_BF16);
+        size_t bytes = (size_t)t->rows * tensor_row_bytes(t->type, t->cols);
+        char *a = malloc(bytes), *b = malloc(bytes);
+        for (int64_t mat = 0; mat < t->mats; mat++) {
+            assert_int_equal(source->read(source, i, mat, 0, t->rows, a, NULL), MARCO_OK);
+            assert_int_equal(live->read(live, i, mat, 0, t->rows, b, NULL), MARCO_OK);
+            assert_memory_equal(a, b, bytes);
+        }
+        free(a);
+        free(b);
+    }
+    model_source_close(source);
+    model_source_close(live);
+    tear_down(&l);
+    train_comm_close(comm);
+}
+
+/* ---- kept and found -----------------------------------------------------------------------------
+ */
+
+typedef struct bench {
+    train_comm *comm;
+    train_run *run;
+    lab l;
+    char folder[384];
+} bench;
+
+static void bench_open(bench *b, void **state)
+{
+    snprintf(b->folder, sizeof(b->folder), "%s", scratch_path(*state, "run"));
+    b->comm = single();
+    b->run = open_run(b->comm, b->folder);
+    set_up(&b->l, kinds[0], b->comm);
+}
+
+static void bench_close(bench *b)
+{
+    tear_down(&b->l);
+    train_run_close(b->run);
+    train_comm_close(b->comm);
+}
+
+static void old_checkpoints_go(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    assert_int_equal(last_step(b.comm, b.run), -1);
+    for (int64_t step = 1; step <= 7; step++)
+        assert_int_equal(write_step(&b.l, b.run, step, 2, 3, NULL), MARCO_OK);
+    assert_true(has(b.run, "step-00000003") && has(b.run, "step-00000006") &&
+                has(b.run, "step-00000007"));
+    assert_int_equal(scratch_count(b.run->checkpoints), 3);
+    assert_int_equal(last_step(b.comm, b.run), 7);
+    /* Those of a future that was given up, and never what is not a run's. */
+    char path[600];
+    snprintf(path, sizeof(path), "%s/step-00000002", b.run->checkpoints);
+    assert_int_equal(mkdir(path, 0777), 0);
+    snprintf(path, sizeof(path), "%s/step-00000001", b.run->checkpoints);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(base_output_put(path, "trainer.json", "{}", 2, NULL), MARCO_OK);
+    assert_int_equal(base_output_put(path, "thesis.txt", "x", 1, NULL), MARCO_OK);
+    assert_int_equal(write_step(&b.l, b.run, 5, 1, 0, NULL), MARCO_OK);
+    assert_true(has(b.run, "step-00000005") && has(b.run, "step-00000002") &&
+                has(b.run, "step-00000001/thesis.txt"));
+    assert_int_equal(scratch_count(b.run->checkpoints), 3);
+    bench_close(&b);
+}
+
+static void damage(const bench *b, const char *name, int64_t size)
+{
+    char path[600];
+    snprintf(path, sizeof(path), "%s/%s", b->run->checkpoints, name);
+    assert_int_equal(size < 0 ? unlink(path) : truncate(path, size), 0);
+}
+
+static void damaged_checkpoints_are_passed_over(void **state)
+{
+    static const struct {
+        const char *file;
+        int64_t size;
+    } cases[] = {{"model.safetensors", 3000}, {"optimizer.safetensors", -1}, {"trainer.json", 20},
+                 {"trainer.json", -1},        {"tokenizer.json", -1},        {"config.json", 0}};
+    bench b;
+    bench_open(&b, state);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char name[128];
+        assert_int_equal(write_step(&b.l, b.run, 10, 9, 0, NULL), MARCO_OK);
+        assert_int_equal(write_step(&b.l, b.run, 20, 9, 0, NULL), MARCO_OK);
+        snprintf(name, sizeof(name), "step-00000020/%s", cases[i].file);
+        damage(&b, name, cases[i].size);
+        assert_int_equal(last_step(b.comm, b.run), 10);
+        if (!strstr(noted, cases[i].file) || !strstr(noted, "step-00000020.damaged"))
+            fail_msg("%s: %s", cases[i].file, noted);
+        assert_true(has(b.run, "step-00000020.damaged"));
+        /* The next look finds nothing wrong, and the step can be written again. */
+        assert_int_equal(last_step(b.comm, b.run), 10);
+        assert_string_equal(noted, "");
+        assert_int_equal(write_step(&b.l, b.run, 20, 9, 0, NULL), MARCO_OK);
+        assert_int_equal(last_step(b.comm, b.run), 20);
+        char path[600];
+        snprintf(path, sizeof(path), "%s/step-00000020.damaged", b.run->checkpoints);
+        if (base_folder_remove(path, NULL) != MARCO_OK)
+            fail_msg("%s was not removed", path);
+        for (int k = 1; k <= 2; k++) {
+            snprintf(path, sizeof(path), "%s/step-000000%d0", b.run->checkpoints, k);
+            assert_int_equal(base_folder_remove(path, NULL), MARCO_OK);
+        }
+    }
+    assert_int_equal(write_step(&b.l, b.run, 10, 9, 0, NULL), MARCO_OK);
+    damage(&b, "step-00000010/model.safetensors", 10);
+    train_checkpoint *c = NULL;
+    marco_error error = {0};
+    assert_int_equal(train_checkpoint_last(b.comm, b.run, &notes, &c, &error), MARCO_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "damaged"));
+    bench_close(&b);
+}
+
+static void tensors_of_another_model_are_refused(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    assert_int_equal(write_step(&b.l, b.run, 1, 9, 0, NULL), MARCO_OK);
+    train_checkpoint *c = NULL;
+    assert_int_equal(train_checkpoint_last(b.comm, b.run, NULL, &c, NULL), MARCO_OK);
+    for (size_t i = 1; i < 5; i++) {
+        lab other;
+        marco_error error = {0};
+        set_up(&other, kinds[i], b.comm);
+        assert_int_equal(train_checkpoint_load(c, &other.ctx, other.optimizer, &error),
+                         MARCO_ERROR_FORMAT);
+        assert_non_null(strstr(error.message, "safetensors"));
+        tear_down(&other);
+    }
+    train_checkpoint_free(c);
+    bench_close(&b);
+}
+
+/* ---- nothing left behind ------------------------------------------------------------------------
+ */
+
+static void a_full_disk_leaves_the_one_before(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    each_number(&b.l, put_number);
+    assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
+    struct rlimit limit, small;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    signal(SIGXFSZ, SIG_IGN);
+    static const rlim_t sizes[] = {100, 20000, 300000, 700000};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        marco_error error = {0};
+        small = (struct rlimit){.rlim_cur = sizes[i], .rlim_max = limit.rlim_max};
+        setrlimit(RLIMIT_FSIZE, &small);
+        marco_status status = write_step(&b.l, b.run, 2, 1, 0, &error);
+        setrlimit(RLIMIT_FSIZE, &limit);
+        assert_int_not_equal(status, MARCO_OK);
+        assert_non_null(strstr(error.message, "step 2 was not written"));
+        assert_int_equal(scratch_count(b.run->checkpoints), 1);
+        assert_int_equal(last_step(b.comm, b.run), 1);
+    }
+    signal(SIGXFSZ, SIG_DFL);
+    assert_int_equal(write_step(&b.l, b.run, 2, 1, 0, NULL), MARCO_OK);
+    bench_close(&b);
+}
+
+/* One process cannot write, or the disk is full for it: all hear of it. */
+static void fail_job(train_comm *comm, void *user)
+{
+    job *j = user;
+    lab l;
+    set_up(&l, j->k, comm);
+    train_run *run = open_run(comm, j->folder);
+    marco_error error = {0};
+    each_number(&l, put_number);
+    const train_param *p = train_params_find(l.ctx.params, MODEL_EXPERT_UP, 1);
+    if (comm->rank[TRAIN_WORLD] == 1)
+        ((float *)l.ctx.params->sections[TRAIN_OWN_EXPERTS].value)[p->offset] = NAN;
+    marco_status status = write_step(&l, run, 3, 1, 0, &error);
+    pthread_mutex_lock(&j->mutex);
+    j->fine =
+        j->fine && status == MARCO_ERROR_NUMERIC && strstr(error.message, "blk.1.ffn_up_exps");
+    pthread_mutex_unlock(&j->mutex);
+    train_run_close(run);
+    tear_down(&l);
+}
+
+static void numbers_that_are_not_finite_are_not_kept(void **state)
+{
+    job j = {.k = kinds[0], .folder = scratch_path(*state, "run"), .fine = true};
+    pthread_mutex_init(&j.mutex, NULL);
+    threads_run(2, 2, fail_job, &j);
+    assert_true(j.fine);
+    char path[600];
+    snprintf(path, sizeof(path), "%s/checkpoints", j.folder);
+    assert_int_equal(scratch_count(path), 0);
+}
+
+static void running_out_of_memory_leaves_nothing(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
+    bool done = false;
+    for (uint64_t n = 1; !done; n += n < 40 ? 1 : 37) {
+        base_alloc_fail_at(n);
+        marco_status status = write_step(&b.l, b.run, 2, 9, 0, NULL);
+        base_alloc_fail_at(0);
+        done = status == MARCO_OK;
+        assert_true(done || status == MARCO_ERROR_MEMORY);
+        assert_int_equal(scratch_count(b.run->checkpoints), done ? 2 : 1);
+    }
+    done = false;
+    for (uint64_t n = 1; !done; n += n < 40 ? 1 : 37) {
+        train_checkpoint *c = NULL;
+        base_alloc_fail_at(n);
+        marco_status status = train_checkpoint_last(b.comm, b.run, &notes, &c, NULL);
+        if (!status)
+            status = train_checkpoint_load(c, &b.l.ctx, b.l.optimizer, NULL);
+        base_alloc_fail_at(0);
+        train_checkpoint_free(c);
+        done = status == MARCO_OK;
+        assert_true(done || status == MARCO_ERROR_MEMORY);
+    }
+    assert_int_equal(last_step(b.comm, b.run), 2);
+    assert_int_equal(scratch_count(b.run->checkpoints), 2);
+    bench_close(&b);
+}
+
+/* ---- the run's folder ---------------------------------------------------------------------------
+ */
+
+static marco_status try_open(train_comm *comm, const char *folder, const char *set, bool restart,
+                             const char *says)
+{
+    train_run *run = NULL;
+    marco_error error = {0};
+    train_recipe *r = recipe(set);
+    marco_status status = train_run_open(comm, folder, r, restart, &run, &error);
+    if (status && !strstr(error.message, says))
+        fail_msg("expected \"%s\", got \"%s\"", says, error.message);
+    train_run_close(run);
+    train_recipe_free(r);
+    return status;
+}
+
+static void a_folder_is_for_one_run(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
+    assert_int_equal(try_open(b.comm, b.folder, NULL, false, "another process"),
+                     MARCO_ERROR_EXISTS);
+    assert_int_equal(try_open(b.comm, b.folder, NULL, true, "another process"), MARCO_ERROR_EXISTS);
+    train_run_close(b.run);
+    assert_int_equal(try_open(b.comm, b.folder, "seed=1", false, "\"seed\""), MARCO_ERROR_ARGUMENT);
+    assert_int_equal(try_open(b.comm, b.folder, "steps=99", false, ""), MARCO_OK);
+    /* What killed runs leave. */
+    char path[600];
+    snprintf(path, sizeof(path), "%s/checkpoints/.step-00000007.tmp-12345-0", b.folder);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(base_output_put(path, "model.safetensors", "x", 1, NULL), MARCO_OK);
+    assert_int_equal(base_output_put(path, ".optimizer.safetensors.tmp-12345-0", "x", 1, NULL),
+                     MARCO_OK);
+    snprintf(path, sizeof(path), "%s/checkpoints/.mine.tmp-1-0", b.folder);
+    assert_int_equal(mkdir(path, 0777), 0);
+    snprintf(path, sizeof(path), "%s/checkpoints", b.folder);
+    b.run = open_run(b.comm, b.folder);
+    assert_int_equal(scratch_count(path), 2);
+    assert_true(has(b.run, "step-00000001") && has(b.run, ".mine.tmp-1-0"));
+    train_run_close(b.run);
+    /* Begun anew: the other recipe is fine, and the checkpoints are gone. */
+    assert_int_equal(try_open(b.comm, b.folder, "seed=1", true, ""), MARCO_OK);
+    assert_int_equal(scratch_count(path), 1);
+    assert_int_equal(try_open(b.comm, b.folder, "seed=1", false, ""), MARCO_OK);
+    b.run = NULL;
+    bench_close(&b);
+}
+
+static void other_folders_are_refused(void **state)
+{
+    train_comm *comm = single();
+    const scratch *s = *state;
+    char path[384];
+    snprintf(path, sizeof(path), "%s", scratch_path(s, "thesis"));
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(base_output_put(path, "chapter1.tex", "x", 1, NULL), MARCO_OK);
+    assert_int_equal(try_open(comm, path, NULL, false, "chapter1.tex"), MARCO_ERROR_EXISTS);
+    assert_int_equal(try_open(comm, path, NULL, true, "chapter1.tex"), MARCO_ERROR_EXISTS);
+    snprintf(path, sizeof(path), "%s", scratch_path(s, "no/such/folder"));
+    assert_int_not_equal(try_open(comm, path, NULL, false, "no/such/folder"), MARCO_OK);
+    snprintf(path, sizeof(path), "%s", scratch_path(s, "thesis/chapter1.tex"));
+    assert_int_not_equal(try_open(comm, path, NULL, false, "chapter1.tex"), MARCO_OK);
+    train_comm_close(comm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SCRATCH_TEST(every_number_comes_back),
+        SCRATCH_TEST(any_number_of_processes_writes_and_reads_the_same),
+        SCRATCH_TEST(a_checkpoint_is_a_model),
+        SCRATCH_TEST(old_checkpoints_go),
+        SCRATCH_TEST(damaged_checkpoints_are_passed_over),
+        SCRATCH_TEST(tensors_of_another_model_are_refused),
+        SCRATCH_TEST(a_full_disk_leaves_the_one_before),
+        SCRATCH_TEST(numbers_that_are_not_finite_are_not_kept),
+        SCRATCH_TEST(running_out_of_memory_leaves_nothing),
+        SCRATCH_TEST(a_folder_is_for_one_run),
+        SCRATCH_TEST(other_folders_are_refused),
+    };
+    return cmocka_run_group_tests_name("checkpoints of training", tests, NULL, NULL);
+}
