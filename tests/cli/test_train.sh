@@ -148,6 +148,7 @@ check 'the complete recipe is complete' cmp -s out printed
 works "$marco" train --print-recipe --set 'data.sources=["d"]' --set steps=1 --set 'model={
     "architecture": "qwen3moe", "tokenizer": "t", "layers": 1, "dim": 8, "heads": 1, "experts": 2,
     "experts_used": 1, "expert_dim": 8}'
+cp out printed
 works python3 - "$docs" <<'PYTHON'
 import json, sys
 text = open(sys.argv[1], encoding="utf-8").read()
@@ -159,7 +160,7 @@ def check(value, key):
     elif f"`{key}`" not in text:
         sys.exit(f"docs/training.md does not explain {key}")
 
-check(json.load(open("out", encoding="utf-8")), "")
+check(json.load(open("printed", encoding="utf-8")), "")
 PYTHON
 
 # ---- what will not do
