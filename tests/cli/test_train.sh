@@ -151,7 +151,8 @@ works "$marco" train --print-recipe --set 'data.sources=["d"]' --set steps=1 --s
 cp out printed
 works python3 - "$docs" <<'PYTHON'
 import json, sys
-text = open(sys.argv[1], encoding="utf-8").read()
+with open(sys.argv[1], encoding="utf-8") as file:
+    text = "".join(line for line in file if line.startswith("|"))
 
 def check(value, key):
     if isinstance(value, dict):
