@@ -1,6 +1,7 @@
 #!/bin/sh
 # Training: broken off in every way and gone on with, to the same bits; recipes, data and disks that
 # will not do.
+docs=$(cd "$(dirname "$0")/../../docs" && pwd)/training.md
 . "$(dirname "$0")/common.sh"
 
 cat >words.py <<'PYTHON'
@@ -142,6 +143,26 @@ check 'overrides are in the recipe' grep -q '"clip": 0.25' printed
 cp printed printed.json
 works "$marco" train printed.json --print-recipe
 check 'the complete recipe is complete' cmp -s out printed
+
+# Every setting is explained.
+works "$marco" train --print-recipe --set 'data.sources=["d"]' --set steps=1 --set 'model={
+    "architecture": "qwen3moe", "tokenizer": "t", "layers": 1, "dim": 8, "heads": 1, "experts": 2,
+    "experts_used": 1, "expert_dim": 8}'
+cp out printed
+works python3 - "$docs" <<'PYTHON'
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    text = "".join(line for line in file if line.startswith("|"))
+
+def check(value, key):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check(inner, f"{key}.{name}" if key else name)
+    elif f"`{key}`" not in text:
+        sys.exit(f"docs/training.md does not explain {key}")
+
+check(json.load(open("printed", encoding="utf-8")), "")
+PYTHON
 
 # ---- what will not do
 
