@@ -47,7 +47,8 @@ typedef struct report_run {
     report_valid *valids; /* [n_valids] by step, each once */
     size_t n_valids, valids_capacity;
 
-    double *load; /* [n_layers, n_experts] shares of tokens, at load_step; NULL: none */
+    double *load;    /* [n_layers, n_experts] shares of tokens, at load_step; NULL: none */
+    double *entropy; /* [n_layers] of the routers then; NAN where it is not said */
     size_t n_layers, n_experts;
     int64_t load_step;
 

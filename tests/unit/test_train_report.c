@@ -254,9 +254,8 @@ static void gaps_break_lines(void **state)
 
 static void loads_are_coloured_by_even_share(void **state)
 {
-    char *page = page_of_metrics(
-        *state,
-        "{\"kind\":\"load\",\"step\":7,\"layers\":[[0.25,0.25,0.25,0.25],[0.5,0,0.125,0.375]]}\n");
+    char *page = page_of_metrics(*state, "{\"kind\":\"load\",\"step\":7,\"layers\":[[0.25,0.25,0."
+                                         "25,0.25],[0.5,0,0.125,0.375]],\"entropy\":[1.25]}\n");
     has(page, "<path class=\"h4\" d=\"M0 0h4v1h-4z\"/>");
     has(page, "<path class=\"h6\" d=\"M0 1h1v1h-1z\"/>");
     has(page, "<path class=\"h2\" d=\"M2 1h1v1h-1z\"/>");
@@ -264,6 +263,7 @@ static void loads_are_coloured_by_even_share(void **state)
     has(page, "<path class=\"cross\" d=\"M1 1l1 1m-1 0l1-1\"/>");
     lacks(page, "<path class=\"h0\"");
     has(page, "1 of 8 got no token");
+    has(page, ">1.0× · 1.25</text>");
     has(page, ">2.0×</text>");
     base_free(page);
 }
@@ -338,7 +338,7 @@ static void long_runs_have_small_pages(void **state)
                          i, 3 + i % 2, i * 7919 % 1000, 1 + i * 31 % 97);
     char *page = page_of_metrics(*state, metrics.data);
     assert_true(strlen(page) < 200000);
-    has(page, "Loss, second half");
+    has(page, "Loss, later part");
     has(page, "<b>20,000</b>steps");
     base_text_free(&metrics);
     base_free(page);
