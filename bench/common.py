@@ -12,8 +12,9 @@ CHUNK = 8 << 20  # bytes of a read
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def add_arguments(parser):
-    parser.add_argument("model", help="a GGUF file")
+def add_arguments(parser, model=True):
+    if model:
+        parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--marco", default=os.path.join(ROOT, "build", "marco"),
                         help="the program (build/marco)")
     parser.add_argument("--threads", type=int, help="threads; marco's own choice unless given")
@@ -25,7 +26,7 @@ def parse(parser):
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be 1 or more")
-    if not os.path.isfile(arguments.model):
+    if "model" in arguments and not os.path.isfile(arguments.model):
         parser.error(f"{arguments.model}: no such file")
     if not os.access(arguments.marco, os.X_OK):
         parser.error(f"{arguments.marco}: no such program (./dev build makes it)")

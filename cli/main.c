@@ -8,38 +8,19 @@
 
 #include "command.h"
 
-extern const command run_command, chat_command, score_command, tokenize_command, detokenize_command,
-    inspect_command, convert_command, quantize_command, upcycle_command, train_command,
-    synth_command, help_command;
-extern const command perplexity_command, imatrix_command, trace_command, bench_command,
-    serve_command;
-extern const command tokenizer_command, data_command;
-extern const command pull_command, list_command, rm_command;
+extern const command run_command, chat_command, serve_command, score_command, perplexity_command,
+    imatrix_command, tokenize_command, detokenize_command, tokenizer_command, inspect_command,
+    trace_command, convert_command, quantize_command, data_command, upcycle_command, train_command,
+    report_command, synth_command, bench_command, pull_command, list_command, rm_command,
+    help_command;
 
 const command *const commands[] = {
-    &run_command,
-    &chat_command,
-    &serve_command,
-    &score_command,
-    &perplexity_command,
-    &imatrix_command,
-    &tokenize_command,
-    &detokenize_command,
-    &tokenizer_command,
-    &inspect_command,
-    &trace_command,
-    &convert_command,
-    &quantize_command,
-    &data_command,
-    &upcycle_command,
-    &train_command,
-    &synth_command,
-    &bench_command,
-    &pull_command,
-    &list_command,
-    &rm_command,
-    &help_command,
-    NULL,
+    &run_command,        &chat_command,    &serve_command,    &score_command,
+    &perplexity_command, &imatrix_command, &tokenize_command, &detokenize_command,
+    &tokenizer_command,  &inspect_command, &trace_command,    &convert_command,
+    &quantize_command,   &data_command,    &upcycle_command,  &train_command,
+    &report_command,     &synth_command,   &bench_command,    &pull_command,
+    &list_command,       &rm_command,      &help_command,     NULL,
 };
 
 const command *command_find(const char *name)

@@ -172,15 +172,9 @@ static marco_status fill_chunk(reader *r, chunk *c)
 static bool take_word(void *user, const char *piece, size_t size)
 {
     counter *t = user;
-    while (size > TOK_MAX_WORD) {
-        size_t cut = TOK_MAX_WORD;
-        while (((unsigned char)piece[cut] & 0xC0) == 0x80)
-            cut--;
-        if (!tok_words_add(&t->words, piece, cut, 1))
+    for (; size > TOK_MAX_WORD; piece += TOK_MAX_WORD, size -= TOK_MAX_WORD)
+        if (!tok_words_add(&t->words, piece, TOK_MAX_WORD, 1))
             return false;
-        piece += cut;
-        size -= cut;
-    }
     return tok_words_add(&t->words, piece, size, 1);
 }
 

@@ -162,12 +162,39 @@ marco_status train_checkpoints_clear(const train_run *run, marco_error *error)
 /* ---- trainer.json -------------------------------------------------------------------------------
  */
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The same object with its keys in order, whatever order the folder was read in. NULL when out of
+ * memory. */
+static json_t *sorted(const json_t *object)
+{
+    size_t n = json_object_size(object), i = 0;
+    const char **keys = base_alloc_array(n, sizeof(*keys));
+    json_t *out = json_object(), *value;
+    const char *key;
+    bool fine = keys && out;
+    if (fine) {
+        json_object_foreach((json_t *)object, key, value) keys[i++] = key;
+        qsort(keys, n, sizeof(*keys), by_name);
+    }
+    for (i = 0; fine && i < n; i++)
+        fine = json_object_set(out, keys[i], json_object_get(object, keys[i])) == 0;
+    base_free(keys);
+    if (fine)
+        return out;
+    json_decref(out);
+    return NULL;
+}
+
 /* Every file of the folder with its size: one that was cut off later is found out. NULL on failure.
  */
 static json_t *list_files(const char *folder)
 {
     DIR *dir = opendir(folder);
-    json_t *files = json_object();
+    json_t *files = json_object(), *out = NULL;
     bool fine = dir && files;
     for (struct dirent *entry; fine && (entry = readdir(dir));) {
         struct stat st;
@@ -178,11 +205,10 @@ static json_t *list_files(const char *folder)
     }
     if (dir)
         closedir(dir);
-    if (!fine) {
-        json_decref(files);
-        return NULL;
-    }
-    return files;
+    if (fine)
+        out = sorted(files);
+    json_decref(files);
+    return out;
 }
 
 static marco_status write_trainer(const train_optimizer *optimizer, const train_run *run,

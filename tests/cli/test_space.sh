@@ -3,8 +3,9 @@
 . "$(dirname "$0")/common.sh"
 
 works "$marco" synth tiny-qwen3moe model.gguf --type F32
+seq 5000 >text.txt
 for command in "convert model.gguf out.gguf" "convert model.gguf out" "synth tiny-qwen3moe out.gguf" \
-    "synth tiny-qwen3moe out"; do
+    "synth tiny-qwen3moe out" "data --tokenizer model.gguf --to out ../text.txt"; do
     mkdir room
     # A limit on the size of files, in blocks of 512 bytes, stands in for a full disk.
     # shellcheck disable=SC2086 # words

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the format fuzzers: tiny GGUF, safetensors and importance files, valid and
-hostile.
+"""Writes the seeds of the format fuzzers: tiny GGUF, safetensors and importance files and shards
+of token ids, valid and hostile.
 
 Needs nothing but Python; what it writes is committed.
 """
@@ -143,7 +143,33 @@ def imatrix_seeds():
     }
 
 
-for folder, seeds in (("gguf", gguf_seeds()), ("safetensors", safetensors_seeds()),
+def shard(documents, targets=None, vocab=300, version=1, offsets=None, counts=None):
+    ids = [i for document in documents for i in document]
+    ends = [sum(map(len, documents[:i])) for i in range(len(documents) + 1)]
+    body = struct.pack(f"<{len(ids)}i", *ids)
+    body += bytes(-len(body) % 8) + struct.pack(f"<{len(ends)}Q", *(offsets or ends))
+    if targets:
+        body += bytes(targets) + bytes(-len(targets) % 8)
+    return (b"MARCOIDS" + struct.pack("<4I", version, targets is not None, vocab, 0) + bytes(40) +
+            body + struct.pack("<2Q", *(counts or (len(documents), len(ids)))) + b"SDIOCRAM")
+
+
+def data_seeds():
+    two = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20]]
+    return {
+        "text": shard(two),
+        "chat": shard(two, targets=[0, 0, 1, 1] + [0] * 7),
+        "large_id": shard([[300] * 9]),
+        "negative_id": shard([[-1] * 9]),
+        "offsets": shard(two, offsets=[0, 2**63, 11]),
+        "counts": shard(two, counts=(2**61, 2**62)),
+        "version": shard(two, version=2),
+        "vocab": shard(two, vocab=0),
+        "empty": shard([]),
+    }
+
+
+for folder, seeds in (("gguf", gguf_seeds()), ("data", data_seeds()), ("safetensors", safetensors_seeds()),
                       ("imatrix", imatrix_seeds())):
     (HERE / folder).mkdir(parents=True, exist_ok=True)
     for name, content in seeds.items():

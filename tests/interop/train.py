@@ -136,12 +136,12 @@ def run_program(folder, document, job):
     with open(text, "wb") as f:
         f.write(document)
     write_json(recipe, recipe_of(job, checkpoint, data))
-    results.marco("data", data, text, "--tokenizer", checkpoint, "--valid", 0, "-q")
+    results.marco("data", text, "--tokenizer", checkpoint, "--to", data, "-q")
     results.marco("train", recipe, "--to", run, "-q")
     with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as f:
         lines = [json.loads(line) for line in f]
     checkpoints = sorted(os.listdir(os.path.join(run, "checkpoints")))
-    steps = [line for line in lines if line.get("kind") == "step"]
+    steps = [{**line, "z": line["z_loss"]} for line in lines if line["kind"] == "step"]
     return steps, os.path.join(run, "checkpoints", checkpoints[-1])
 
 

@@ -1,0 +1,247 @@
+#!/bin/sh
+# Training: broken off in every way and gone on with, to the same bits; recipes, data and disks that
+# will not do.
+docs=$(cd "$(dirname "$0")/../../docs" && pwd)/training.md
+. "$(dirname "$0")/common.sh"
+
+cat >words.py <<'PYTHON'
+import random, sys
+random.seed(int(sys.argv[1]))
+words = "the of a river stone light house under over small green walks sings quickly then".split()
+for _ in range(int(sys.argv[2])):
+    print(" ".join(random.choice(words) for _ in range(random.randint(5, 30))) + ".")
+PYTHON
+python3 words.py 1 600 >text.txt
+works "$marco" synth tiny-qwen3moe model --type F32
+works "$marco" data --tokenizer model --to data --lines --valid 0.05 text.txt
+cat >recipe.json <<'JSON'
+{
+  "model": "model",
+  "data": {"sources": ["data"]},
+  "seq_len": 32, "batch": 4, "micro_batch": 2, "steps": 24,
+  "optimizer": {"lr": 2e-3},
+  "schedule": {"warmup": 4},
+  "balance": {"kind": "bias"},
+  "dropout": {"what": "experts", "rate": 0.2, "end_rate": 0},
+  "checkpoint": {"every": 3},
+  "valid": {"every": 8, "batches": 1}
+}
+JSON
+last=checkpoints/step-00000024
+
+# same A B: two runs whose last checkpoints have the same numbers.
+same() {
+    for file in model optimizer; do
+        check "$2: the same $file as of $1" cmp "$1/$last/$file.safetensors" \
+            "$2/$last/$file.safetensors"
+    done
+}
+
+# ---- without a break, with threads, and what comes out
+
+works "$marco" train recipe.json --to whole -t 1
+check 'a line at the end' grep -q 'step 24/24 .*loss' err
+check 'the checkpoint is named' grep -q "checkpoint: whole/$last" err
+check 'two checkpoints are kept' [ "$(echo whole/checkpoints/*)" = \
+    "whole/checkpoints/step-00000021 whole/$last" ]
+works "$marco" run -m "whole/$last" -p 'the river' -n 4 --temp 0
+works "$marco" train recipe.json --to threads -t 2
+same whole threads
+works "$marco" train recipe.json --to whole
+check 'nothing is left to do' grep -q 'nothing left' err
+
+# ---- gone on with
+
+python3 - "$marco" <<'PYTHON' || fail "interrupting"
+import os, signal, subprocess, sys, time
+process = subprocess.Popen([sys.argv[1], "train", "recipe.json", "--to", "parts"],
+                           stderr=open("err", "wb"))
+deadline = time.monotonic() + 60
+while not os.path.exists("parts/checkpoints/step-00000003"):
+    if process.poll() is not None or time.monotonic() > deadline:
+        sys.exit("it ended by itself")
+    time.sleep(0.001)
+process.send_signal(signal.SIGINT)
+sys.exit(process.wait() != 130)
+PYTHON
+check 'Ctrl-C says how to go on' grep -q 'the same command goes on' err
+check 'Ctrl-C leaves a checkpoint' [ -n "$(ls parts/checkpoints)" ]
+works "$marco" train recipe.json --to parts
+check 'the rest is trained' grep -q 'trained [0-9]* steps' err
+same whole parts
+
+# Killed eight times: after some steps at a random moment, or before there are any.
+cat >kill.py <<'PYTHON'
+import os, random, signal, subprocess, sys, time
+seed = int.from_bytes(os.urandom(2), "little")
+random.seed(seed)
+
+def steps():
+    try:
+        with open("killed/metrics.jsonl", "rb") as file:
+            return file.read().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+kills = 0
+for _ in range(8):
+    wanted = steps() + random.choice([0, 1, 2, 3, 4])
+    process = subprocess.Popen([sys.argv[1], "train", "recipe.json", "--to", "killed"],
+                               stderr=open("err", "wb"))
+    while steps() < wanted and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    kills += process.wait() == -signal.SIGKILL
+    for name in os.listdir("killed/checkpoints") if os.path.exists("killed/checkpoints") else []:
+        if name[0] != "." and not os.path.exists(f"killed/checkpoints/{name}/trainer.json"):
+            sys.exit(f"seed {seed}: {name} is not whole")
+print(f"seed {seed}: killed {kills} times")
+sys.exit(kills < 3)
+PYTHON
+works python3 kill.py "$marco"
+cat out
+works "$marco" train recipe.json --to killed
+same whole killed
+check 'no temporary folders are left' \
+    [ -z "$(find killed/checkpoints -mindepth 1 -maxdepth 1 -name '.*')" ]
+
+# A damaged checkpoint: the one before, with a note.
+cp -r whole damaged
+truncate -s 1000 "damaged/$last/optimizer.safetensors"
+works "$marco" train recipe.json --to damaged
+check 'damage is noted' grep -q 'note: .*step-00000024.*optimizer.safetensors' err
+same whole damaged
+
+# BF16 and adapters come back as well.
+for kind in 'weights=bf16' 'lora.rank=2'; do
+    works "$marco" train recipe.json --to "a-$kind" --set $kind --set checkpoint.every=12
+    works "$marco" train recipe.json --to "b-$kind" --set $kind --set checkpoint.every=12 \
+        --set checkpoint.keep_last=9
+    rm -r "b-$kind/$last"
+    works "$marco" train recipe.json --to "b-$kind" --set $kind --set checkpoint.every=12
+    same "a-$kind" "b-$kind"
+done
+check 'adapters are written' cmp "a-$kind/$last/adapters.safetensors" \
+    "b-$kind/$last/adapters.safetensors"
+
+# Another recipe does not go on, unless from the beginning.
+refuses 1 'whole/recipe.json.*"seed" 0.*--restart' \
+    "$marco" train recipe.json --to whole --set seed=5
+works "$marco" train recipe.json --to parts --set seed=5 --set steps=3 \
+    --set schedule.warmup=0 --restart
+check 'the old checkpoints are gone' [ "$(ls parts/checkpoints)" = step-00000003 ]
+
+# ---- plans
+
+works "$marco" train recipe.json --dry-run --to nowhere
+check 'a plan' grep -q 'activations' out
+check 'a plan leaves nothing' [ ! -e nowhere ]
+works "$marco" train recipe.json --print-recipe --set optimizer.clip=0.25
+cp out printed
+check 'overrides are in the recipe' grep -q '"clip": 0.25' printed
+cp printed printed.json
+works "$marco" train printed.json --print-recipe
+check 'the complete recipe is complete' cmp -s out printed
+
+# Every setting is explained.
+works "$marco" train --print-recipe --set 'data.sources=["d"]' --set steps=1 --set 'model={
+    "architecture": "qwen3moe", "tokenizer": "t", "layers": 1, "dim": 8, "heads": 1, "experts": 2,
+    "experts_used": 1, "expert_dim": 8}'
+cp out printed
+works python3 - "$docs" <<'PYTHON'
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    text = "".join(line for line in file if line.startswith("|"))
+
+def check(value, key):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check(inner, f"{key}.{name}" if key else name)
+    elif f"`{key}`" not in text:
+        sys.exit(f"docs/training.md does not explain {key}")
+
+check(json.load(open("printed", encoding="utf-8")), "")
+PYTHON
+
+# ---- what will not do
+
+refuses 2 'needs a RECIPE' "$marco" train --to x
+refuses 2 'needs --to' "$marco" train recipe.json
+refuses 1 'missing.json' "$marco" train missing.json --to x
+printf '{"steps": 1,}' >bad.json
+refuses 1 'bad.json: line 1' "$marco" train bad.json --to x
+sed 's/"optimizer"/"optimiser"/' recipe.json >bad.json
+refuses 1 'bad.json: .*"optimiser"; the nearest is "optimizer' \
+    "$marco" train bad.json --to x
+refuses 1 '--set: .*no setting "step".*"steps"' "$marco" train recipe.json --to x --set step=3
+refuses 1 '--set: "batch" is 0' "$marco" train recipe.json --to x --set batch=0
+refuses 1 'no/model' "$marco" train recipe.json --to x --set model=no/model
+refuses 1 'no/data' "$marco" train recipe.json --to x --set 'data.sources=["no/data"]'
+refuses 1 'seq_len' "$marco" train recipe.json --to x --set seq_len=4096
+works "$marco" tokenizer train --to other text.txt --vocab-size 300
+works "$marco" data --tokenizer other --to otherdata --lines text.txt
+refuses 1 'tokenizer' "$marco" train recipe.json --to x --set 'data.sources=["otherdata"]'
+echo 'the river' >short.txt
+works "$marco" data --tokenizer model --to short short.txt
+refuses 1 'short' "$marco" train recipe.json --to x --set 'data.sources=["short"]'
+check 'nothing was made' [ ! -e x ]
+mkdir mine
+echo thesis >mine/thesis.txt
+refuses 1 "mine holds 'thesis.txt'" "$marco" train recipe.json --to mine
+refuses 1 "mine holds 'thesis.txt'" "$marco" train recipe.json --to mine --restart
+
+# Weights that are not numbers: no checkpoint of them, and an end after a few steps.
+cp -r model nan
+python3 - <<'PYTHON'
+import json, struct
+with open("nan/model.safetensors", "r+b") as file:
+    size = struct.unpack("<Q", file.read(8))[0]
+    header = json.loads(file.read(size))
+    file.seek(8 + size + header["model.layers.1.self_attn.o_proj.weight"]["data_offsets"][0])
+    file.write(struct.pack("<f", float("nan")))
+PYTHON
+refuses 1 'not finite|not a finite' "$marco" train recipe.json --to nan1 --set model=nan \
+    --set valid.every=0
+check 'no checkpoint of NaN' [ -z "$(ls nan1/checkpoints)" ]
+
+# A disk that fills during a checkpoint: a limit on the size of files stands in for it.
+cp -r whole full
+rm -r "full/$last"
+(
+    ulimit -f 600
+    trap '' XFSZ
+    exec "$marco" train recipe.json --to full
+) >out 2>err
+status=$?
+check "full disk: exit status $status" [ $status -eq 1 ]
+check 'full disk: the step is named' \
+    grep -q 'step 24 was not written, those before it are whole' err
+check 'full disk: nothing is left' [ "$(ls -A full/checkpoints)" = step-00000021 ]
+works "$marco" train recipe.json --to full
+same whole full
+
+# Begun by several processes and ended by one: the same within rounding.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+if command -v mpirun >path && mpirun -n 2 "$marco" train recipe.json --dry-run >out 2>err; then
+    check 'two processes' grep -q '^processes  *2$' out
+    works mpirun -n 2 "$marco" train recipe.json --to many -t 1 --set parallel.experts=2
+    rm -r "many/$last"
+    works "$marco" train recipe.json --to many
+    works python3 - "whole/$last" "many/$last" <<'PYTHON'
+import array, json, struct, sys
+
+def weights(folder):
+    with open(folder + "/model.safetensors", "rb") as file:
+        file.seek(struct.unpack("<Q", file.read(8))[0], 1)
+        return array.array("f", file.read())
+
+a, b = map(weights, sys.argv[1:])
+difference = max(abs(x - y) for x, y in zip(a, b, strict=True))
+print(difference)
+sys.exit(not difference < 1e-3)
+PYTHON
+    cat out
+fi
+
+finish
