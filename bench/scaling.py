@@ -112,7 +112,8 @@ def traffic(shape, layout, tokens, passes=1, bf16=False, recompute=False, every_
     counts = shape.experts // layout.experts * 8 * (layout.experts - 1)
     loads = shape.layers * shape.experts * (1 + (passes if every_pass else 0))
     return {
-        "reduce": others * 8 * (loads + 11),  # loads of experts, losses, the gradient's norm
+        # Loads of experts, entropies of layers, losses, the gradient's norm.
+        "reduce": others * 8 * (loads + shape.layers + 9),
         "scatter": sum(shares) * 4,
         # And a word whether all are well: of each step, and of each layer whose rows are counted.
         "gather": sum(shares) * value + others * 8 * (2 + shape.layers * announced),
@@ -232,7 +233,11 @@ def check(args):
         # Rows go where routers send them; the rest is known but for words as to who is well.
         allowed = 0.1 * by_formula if kind == "experts" else 1024 if kind != "scatter" else 0
         bad += abs(difference) > allowed
-    return bad
+    plan = begun["plan"]
+    found = plan["total_bytes"] - plan["activation_bytes"]
+    by_formula = memory(shape, layout, recipe["weights"] == "bf16")
+    print(f"| held, as planned | {found:,} | {by_formula:,} | {found - by_formula:+,} |")
+    return bad + (found != by_formula)
 
 
 def main():

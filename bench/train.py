@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,8 +49,18 @@ def torch_model(way, seq_len):
     return model, torch.compile(model) if compiled else model
 
 
+def limit_memory():
+    """A way that wants more than there is (batched_mm gathers every token's experts) is to fail
+    rather than to have other programs killed."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        sizes = dict(line.split(":") for line in file)
+    available = int(sizes["MemAvailable"].split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (int(available * 0.9), resource.RLIM_INFINITY))
+
+
 def torch_measure(way, threads, batch, seq_len, warmup, steps):
     """Tokens a second of each step."""
+    limit_memory()
     import torch
     import transformers
 

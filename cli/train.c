@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "interrupt.h"
@@ -83,21 +84,35 @@ static const char *format_count(double n, char out[32])
     return out;
 }
 
-static void print_step(const shown *s, const marco_train_step *step)
+/* One line about a step, without its end. */
+static void describe(const shown *s, const marco_train_step *step, char out[256])
 {
-    char rate[32], left[32];
-    fprintf(stderr, "step %lld/%lld  loss %.4f", (long long)step->step, (long long)step->steps,
-            step->loss);
+    char rate[32], left[32], valid[32] = "", roof[32] = "", dead[48] = "", time[48] = "";
     if (!isnan(s->valid))
-        fprintf(stderr, "  valid %.4f", s->valid);
-    fprintf(stderr, "  lr %.2e  norm %.3g%s  %s tok/s", step->lr, step->norm,
-            step->skipped ? " (left out)" : "", format_count(step->tokens_per_second, rate));
-    if (step->dead_experts)
-        fprintf(stderr, "  dead experts %d", step->dead_experts);
-    if (step->roof_share > 0)
-        fprintf(stderr, "  %.0f%% of the roof", step->roof_share * 100);
+        snprintf(valid, sizeof(valid), "  valid %.4f", s->valid);
     if (step->step < step->steps)
-        fprintf(stderr, "  %s left", format_time(step->seconds_left, left));
+        snprintf(time, sizeof(time), "  %s left", format_time(step->seconds_left, left));
+    if (step->roof_share > 0)
+        snprintf(roof, sizeof(roof), "  %.0f%% of roof", step->roof_share * 100);
+    if (step->dead_experts)
+        snprintf(dead, sizeof(dead), "  %d dead experts", step->dead_experts);
+    snprintf(out, 256, "step %lld/%lld  loss %.4f%s  lr %.1e  norm %.3g%s  %s tok/s%s%s%s",
+             (long long)step->step, (long long)step->steps, step->loss, valid, step->lr, step->norm,
+             step->skipped ? " (left out)" : "", format_count(step->tokens_per_second, rate), roof,
+             time, dead);
+}
+
+/* Cut where the terminal ends: a line that goes on below could not be wiped. */
+static void show_step(const shown *s, const marco_train_step *step)
+{
+    char line[256];
+    struct winsize size;
+    describe(s, step, line);
+    int width = (int)sizeof(line);
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        width = size.ws_col - 1;
+    fprintf(stderr, "\r\033[K%.*s", width, line);
+    fflush(stderr);
 }
 
 static void on_step(void *user, const marco_train_step *step)
@@ -110,14 +125,12 @@ static void on_step(void *user, const marco_train_step *step)
     if (s->quiet)
         return;
     if (s->terminal && !s->told) {
-        wipe(s);
-        print_step(s, step);
+        show_step(s, step);
         s->line = true;
-        fflush(stderr);
     } else if (!s->terminal && (measured || last || now - s->last >= LINE_SECONDS)) {
-        fprintf(stderr, "marco %s: ", s->self->name);
-        print_step(s, step);
-        fputc('\n', stderr);
+        char line[256];
+        describe(s, step, line);
+        fprintf(stderr, "marco %s: %s\n", s->self->name, line);
         s->last = now;
     }
 }

@@ -61,8 +61,8 @@ typedef struct marco_data_params {
     const char *chat_template; /* see marco_tokenizer_set_chat_template; NULL: the tokenizer's */
     double valid;              /* share of documents held out, by the hash of their bytes; [0, 1) */
     bool skip_bad;             /* count lines that cannot be used and go on; else they are errors */
-    uint64_t max_line;         /* bytes; longer lines cannot be used; 0: 64 MiB */
-    uint64_t shard_tokens;     /* 0: 2^28 */
+    uint64_t max_line;         /* bytes; longer documents cannot be used; at most 2^30; 0: 64 MiB */
+    uint64_t shard_tokens;     /* 0: 2^28, of conversations 2^26 */
     bool overwrite;
     int32_t threads;         /* 1 to 1024; 0: the cores this process may use */
     marco_progress progress; /* bytes read */
@@ -71,7 +71,8 @@ typedef struct marco_data_params {
 MARCO_API marco_data_params marco_data_params_default(void);
 
 typedef struct marco_data_stats {
-    uint64_t documents, tokens, bytes; /* kept for training; bytes of text */
+    uint64_t documents, tokens, bytes; /* kept for training; bytes of text, or of messages as
+                                           JSON */
     uint64_t valid_documents, valid_tokens;
     uint64_t empty, bad; /* lines left out: empty ones, unusable ones */
     char first_bad[768]; /* why the first unusable one was, with file and line */

@@ -163,7 +163,8 @@ static void encode_part(void *user, int64_t part, int thread)
 {
     build *b = user;
     (void)thread;
-    data_document_encode(&b->form, b->text.data + b->jobs[part].start, &b->jobs[part]);
+    data_job *job = &b->jobs[part];
+    data_document_encode(&b->form, job->size ? b->text.data + job->start : "", job);
 }
 
 /* "FILE, line N: what is wrong" to the statistics, or as the error. */

@@ -46,7 +46,7 @@ static marco_status read_more(data_input *input, size_t size, marco_error *error
 
 static void give(data_input *input, size_t size, data_piece *piece)
 {
-    *piece = (data_piece){.text = input->buffer + input->start, .size = size};
+    *piece = (data_piece){.text = size ? input->buffer + input->start : "", .size = size};
     piece->line = input->lines ? ++input->line : 0;
     piece->too_long = input->skipping || size > input->limit;
     input->skipping = false;

@@ -81,11 +81,11 @@ static void tile(base_text *out, const char *value, const char *name)
     base_text_printf(out, "<div><b>%s</b>%s</div>\n", value, name);
 }
 
-static void number_tile(base_text *out, double value, const char *name)
+static void number_tile(base_text *out, double value, int digits, const char *name)
 {
     base_text text = {0};
     if (isfinite(value)) {
-        report_number(&text, value);
+        report_fixed(&text, value, digits);
         tile(out, text.data ? text.data : "", name);
     }
     out->failed = out->failed || text.failed;
@@ -102,9 +102,9 @@ static void write_tiles(base_text *out, const report_run *run)
     double valid = run->n_valids ? run->valids[run->n_valids - 1].loss : NAN;
     size_t steps;
     base_text_add(out, "<div class=\"tiles\">\n");
-    number_tile(out, valid, "validation loss");
-    number_tile(out, exp(valid), "perplexity");
-    number_tile(out, report_last_loss(run, &steps), "training loss");
+    number_tile(out, valid, 3, "validation loss");
+    number_tile(out, exp(valid), 2, "perplexity");
+    number_tile(out, report_last_loss(run, &steps), 3, "training loss");
     base_text count = {0};
     report_count(&count, (double)last->step);
     tile(out, count.data ? count.data : "", "steps");
@@ -155,8 +155,7 @@ static void write_page(base_text *out, const report_run *runs, size_t n)
     report_numbers(out, runs, n);
     report_sources(out, runs, n);
     report_recipes(out, runs, n);
-    base_text_printf(out, "<footer>Written by marco %s.</footer>\n</body>\n</html>\n",
-                     marco_version());
+    base_text_add(out, "<footer>Written by marco report.</footer>\n</body>\n</html>\n");
 }
 
 /* ---- the report

@@ -47,7 +47,8 @@ typedef struct report_run {
     report_valid *valids; /* [n_valids] by step, each once */
     size_t n_valids, valids_capacity;
 
-    double *load; /* [n_layers, n_experts] shares of tokens, at load_step; NULL: none */
+    double *load;    /* [n_layers, n_experts] shares of tokens, at load_step; NULL: none */
+    double *entropy; /* [n_layers] of the routers then; NAN where it is not said */
     size_t n_layers, n_experts;
     int64_t load_step;
 
@@ -79,10 +80,13 @@ void report_escape(base_text *out, const char *text);
 void report_count(base_text *out, double value);
 /* "1.31 B", "34.1 k", "512"; the unit follows, as in "1.31 B tokens" */
 void report_short(double value, char out[32]);
-/* A number to read off a scale whose numbers differ by `step`: "0.25", "20k", "3e-4" */
-void report_tick(double value, double step, char out[32]);
+/* A number to read off a scale whose numbers differ by `step` and are at most as large as `most`:
+ * "0.25", "20k", "3e-4" */
+void report_tick(double value, double step, double most, char out[32]);
 /* "5 h 12 min" */
 void report_duration(base_text *out, double seconds);
+/* "2.940" for 3 digits; "-" for NAN and what is too large to read */
+void report_fixed(base_text *out, double value, int digits);
 /* Four significant digits, "3.142", "0.0003"; "-" for NAN */
 void report_number(base_text *out, double value);
 

@@ -133,6 +133,14 @@ static void add_percent(base_text *out, const char *key, double share)
                      llabs(hundredths) / 100, llabs(hundredths) % 100);
 }
 
+/* Ticks of a log scale differ too much to be written alike. */
+static void write_tick(const scale *s, size_t i, char out[32])
+{
+    double tick = s->ticks[i];
+    double most = fmax(fabs(s->ticks[0]), fabs(s->ticks[s->n_ticks - 1]));
+    report_tick(tick, s->log ? tick : s->step, s->log ? tick : most, out);
+}
+
 static void write_grid(base_text *out, const scale *x, const scale *y)
 {
     char text[32];
@@ -144,7 +152,7 @@ static void write_grid(base_text *out, const scale *x, const scale *y)
         base_text_add(out, "/><text class=\"tick\" x=\"0\" dx=\"-8\" dy=\".32em\" "
                            "text-anchor=\"end\"");
         add_percent(out, "y", at);
-        report_tick(y->ticks[i], y->log ? y->ticks[i] : y->step, text);
+        write_tick(y, i, text);
         base_text_printf(out, ">%s</text>\n", text);
     }
     for (size_t i = 0; i < x->n_ticks; i++) {
@@ -154,7 +162,7 @@ static void write_grid(base_text *out, const scale *x, const scale *y)
         add_percent(out, "x2", at);
         base_text_add(out, "/><text class=\"tick\" y=\"100%\" dy=\"18\" text-anchor=\"middle\"");
         add_percent(out, "x", at);
-        report_tick(x->ticks[i], x->step, text);
+        write_tick(x, i, text);
         base_text_printf(out, ">%s</text>\n", text);
     }
     base_text_add(out, "<line class=\"axis\" x2=\"100%\" y1=\"100%\" y2=\"100%\"/>\n");

@@ -15,20 +15,21 @@ typedef struct subject {
     const char *title, *note;
     bool sparse; /* only of mixtures of experts */
     bool smooth, log, from_zero, whole;
+    bool optional; /* not where it is always 0: it was not asked for */
 } subject;
 
 static const subject subjects[] = {
-    {REPORT_NORM, "Gradient norm", "before clipping", false, true, true, false, false},
-    {REPORT_LR, "Learning rate", "", false, false, false, true, false},
-    {REPORT_ENTROPY, "Entropy of the routers", "nats, mean over layers and tokens", true, true,
-     false, false, false},
-    {REPORT_DEAD, "Experts without a token", "in a step, over all layers", true, true, false, true,
-     true},
-    {REPORT_BALANCE, "Balancing loss", "of the routers, coefficient included", true, true, false,
-     true, false},
-    {REPORT_Z_LOSS, "Z-loss", "of the routers, coefficient included", true, true, false, true,
-     false},
-    {REPORT_SPEED, "Tokens per second", "", false, true, false, true, false},
+    {REPORT_NORM, "Gradient norm", "before clipping", .smooth = true, .log = true},
+    {REPORT_LR, "Learning rate", "", .from_zero = true},
+    {REPORT_ENTROPY, "Entropy of the routers", "nats, mean over layers and tokens", .sparse = true,
+     .smooth = true},
+    {REPORT_DEAD, "Experts without a token", "in a step, over all layers", .sparse = true,
+     .smooth = true, .from_zero = true, .whole = true},
+    {REPORT_BALANCE, "Balancing loss", "of the routers, coefficient included", .sparse = true,
+     .smooth = true, .from_zero = true, .optional = true},
+    {REPORT_Z_LOSS, "Z-loss", "of the routers, coefficient included", .sparse = true,
+     .smooth = true, .from_zero = true, .optional = true},
+    {REPORT_SPEED, "Tokens per second", "", .smooth = true, .from_zero = true},
 };
 
 enum { N_SUBJECTS = sizeof subjects / sizeof *subjects };
@@ -244,37 +245,53 @@ static bool is_by_tokens(const report_run *runs, size_t n)
     return differs;
 }
 
+static bool is_shown(const plot *p, const subject *s)
+{
+    bool sparse = false, used = !s->optional;
+    for (size_t r = 0; r < p->n; r++) {
+        const report_run *run = &p->runs[r];
+        sparse = sparse || run->load;
+        for (size_t i = 0; !used && i < run->n_steps; i++)
+            used = isfinite(run->steps[i].value[s->field]) && run->steps[i].value[s->field] != 0;
+    }
+    return used && (sparse || !s->sparse);
+}
+
+static void write_losses(base_text *out, plot *p)
+{
+    size_t most = 0;
+    double end = INFINITY; /* of the shortest run that is long enough */
+    for (size_t r = 0; r < p->n; r++) {
+        size_t n = p->runs[r].n_steps;
+        most = n > most ? n : most;
+        if (n >= MIN_HALVED)
+            end = fmin(end, x_of(p, &p->runs[r].steps[n - 1]));
+    }
+    write_loss(out, p, "Loss",
+               most < MIN_SMOOTHED
+                   ? "nats per token; line: training, dots: validation"
+                   : "nats per token; line: training, the mean of the 2% of steps around, faint: "
+                     "single steps, dots: validation",
+               -INFINITY);
+    if (isfinite(end))
+        write_loss(out, p, "Loss, later part", "the same without single steps, closer", end / 2);
+}
+
 void report_curves_write(base_text *out, const report_run *runs, size_t n)
 {
     plot p = {.runs = runs, .n = n, .by_tokens = is_by_tokens(runs, n)};
-    bool sparse = false;
-    size_t most = 0;
-    double end = 0;
-    for (size_t r = 0; r < n; r++) {
-        sparse = sparse || runs[r].load;
-        most = runs[r].n_steps > most ? runs[r].n_steps : most;
-        if (runs[r].n_steps > 0)
-            end = fmax(end, x_of(&p, &runs[r].steps[runs[r].n_steps - 1]));
-    }
     p.curves = base_calloc(n, 3 * sizeof *p.curves);
     if (!p.curves) {
         out->failed = true;
         return;
     }
     base_text_add(out, "<div class=\"charts\">\n");
-    write_loss(out, &p, "Loss",
-               most < MIN_SMOOTHED
-                   ? "nats per token; line: training, dots: validation"
-                   : "nats per token; line: training, the mean of the 2% of steps around, faint: "
-                     "single steps, dots: validation",
-               -INFINITY);
-    if (most >= MIN_HALVED)
-        write_loss(out, &p, "Loss, second half", "the same without single steps, closer", end / 2);
+    write_losses(out, &p);
     size_t shown = 0, left = 0;
     for (size_t i = 0; i < N_SUBJECTS; i++)
-        left += sparse || !subjects[i].sparse;
+        left += is_shown(&p, &subjects[i]);
     for (size_t i = 0; i < N_SUBJECTS; i++) {
-        if (!sparse && subjects[i].sparse)
+        if (!is_shown(&p, &subjects[i]))
             continue;
         /* Two stand side by side; the last may have nobody beside it. */
         write_subject(out, &p, &subjects[i], --left == 0 && shown % 2 == 0);

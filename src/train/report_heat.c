@@ -50,27 +50,29 @@ static size_t write_dead(base_text *out, const report_run *run)
     return dead;
 }
 
+/* Each row's number, and on the right its busiest expert and its router's entropy. */
 static void write_layers(base_text *out, const report_run *run, int row_height)
 {
     size_t every = (size_t)(12 + row_height - 1) / (size_t)row_height;
-    for (size_t l = 0; l < run->n_layers; l++) {
+    for (size_t l = 0; l < run->n_layers; l += every) {
         const double *row = run->load + l * run->n_experts;
         int y = (int)l * row_height + row_height / 2;
         double most = 0;
         for (size_t e = 0; e < run->n_experts; e++)
             most = fmax(most, row[e]);
-        if (l % every != 0)
-            continue;
         base_text_printf(out,
                          "<text class=\"tick\" dx=\"-8\" dy=\".32em\" y=\"%d\" "
-                         "text-anchor=\"end\">%zu</text>",
-                         y, l);
-        char text[32];
-        report_tick(fmax(most * (double)run->n_experts, 0.1), 0.1, text);
-        base_text_printf(out,
-                         "<text class=\"tick side\" x=\"100%%\" dx=\"8\" dy=\".32em\" y=\"%d\">"
-                         "%s×</text>\n",
-                         y, text);
+                         "text-anchor=\"end\">%zu</text>"
+                         "<text class=\"tick side\" x=\"100%%\" dx=\"8\" dy=\".32em\" "
+                         "y=\"%d\">",
+                         y, l, y);
+        report_fixed(out, most * (double)run->n_experts, 1);
+        base_text_add(out, "×");
+        if (isfinite(run->entropy[l])) {
+            base_text_add(out, " · ");
+            report_fixed(out, run->entropy[l], 2);
+        }
+        base_text_add(out, "</text>\n");
     }
 }
 
@@ -101,8 +103,9 @@ void report_heat_write(base_text *out, const report_run *run, size_t colour)
     report_count(out, (double)run->load_step);
     base_text_printf(out,
                      ": %zu layers (rows) of %zu experts (columns); on the right, how many times "
-                     "its even share each layer's busiest expert got</span></figcaption>\n",
-                     run->n_layers, run->n_experts);
+                     "its even share the busiest expert got%s</span></figcaption>\n",
+                     run->n_layers, run->n_experts,
+                     isfinite(run->entropy[0]) ? ", and the router’s entropy in nats" : "");
     base_text_printf(out,
                      "<svg class=\"plot heat\" height=\"%d\" role=\"img\" aria-label=\"Load of "
                      "experts\">\n<svg viewBox=\"0 0 %zu %zu\" preserveAspectRatio=\"none\" "

@@ -76,6 +76,14 @@ void report_count(base_text *out, double value)
     }
 }
 
+void report_fixed(base_text *out, double value, int digits)
+{
+    char text[32] = "-";
+    if (fabs(value) < 1e15)
+        print(text, "%.*f", digits, value);
+    base_text_add(out, text);
+}
+
 /* The power of a thousand to write a number in. */
 static double scale_of(double value, const char **letter)
 {
@@ -107,9 +115,9 @@ void report_short(double value, char out[32])
     snprintf(out + n, 32 - n, "%s%s", *letter ? " " : "", letter);
 }
 
-void report_tick(double value, double step, char out[32])
+void report_tick(double value, double step, double most, char out[32])
 {
-    double size = fmax(fabs(value), fabs(step));
+    double size = fmax(fabs(most), fabs(step));
     if (fabs(value) < fabs(step) * 1e-6) {
         snprintf(out, 32, "0");
     } else if (size >= 1e15 || fabs(step) < 2e-4) {

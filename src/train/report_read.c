@@ -67,7 +67,8 @@ static bool is_kind(const json_t *line, const char *kind)
 static void drop_load(report_run *run)
 {
     base_free(run->load);
-    run->load = NULL;
+    base_free(run->entropy);
+    run->load = run->entropy = NULL;
     run->n_layers = run->n_experts = 0;
 }
 
@@ -176,8 +177,11 @@ static bool take_load(report_run *run, const json_t *line, bool *good)
     size_t n_layers = json_array_size(layers);
     size_t n_experts = json_array_size(json_array_get(layers, 0));
     run->load = base_alloc_array(n_layers * n_experts, sizeof *run->load);
-    if (!run->load)
+    run->entropy = base_alloc_array(n_layers, sizeof *run->entropy);
+    if (!run->load || !run->entropy) {
+        drop_load(run);
         return false;
+    }
     run->n_layers = n_layers;
     run->n_experts = n_experts;
     run->load_step = step;
@@ -185,6 +189,9 @@ static bool take_load(report_run *run, const json_t *line, bool *good)
         const json_t *row = json_array_get(layers, i / n_experts);
         run->load[i] = json_number_value(json_array_get(row, i % n_experts));
     }
+    const json_t *entropy = json_object_get(line, "entropy");
+    for (size_t l = 0; l < n_layers; l++)
+        run->entropy[l] = number_of(json_array_get(entropy, l));
     return true;
 }
 

@@ -9,6 +9,7 @@
 
 enum {
     LAST_STEPS = 50, /* that the final loss is the mean of, at most */
+    LOSS_DIGITS = 3,
     MAX_KEYS = 2000, /* rows of a table that come out of a file */
     MAX_DEPTH = 8    /* of a recipe's objects; deeper ones stand as JSON */
 };
@@ -38,11 +39,12 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* NAN also where memory ran out: the page says "-". */
-static double median(const report_run *run, report_field field)
+/* NAN where there is none. It needs memory, and a failure is the text's. */
+static double median(base_text *out, const report_run *run, report_field field)
 {
     double *values = base_alloc_array(run->n_steps, sizeof *values), middle = NAN;
     size_t n = 0;
+    out->failed = out->failed || !values;
     for (size_t i = 0; values && i < run->n_steps; i++)
         if (isfinite(run->steps[i].value[field]))
             values[n++] = run->steps[i].value[field];
@@ -82,19 +84,19 @@ static void cell_tokens(base_text *out, const report_run *run)
 static void cell_loss(base_text *out, const report_run *run)
 {
     size_t steps;
-    report_number(out, report_last_loss(run, &steps));
+    report_fixed(out, report_last_loss(run, &steps), LOSS_DIGITS);
     if (steps > 1)
         base_text_printf(out, " <small>mean of last %zu</small>", steps);
 }
 
 static void cell_valid(base_text *out, const report_run *run)
 {
-    report_number(out, last_valid(run));
+    report_fixed(out, last_valid(run), LOSS_DIGITS);
 }
 
 static void cell_perplexity(base_text *out, const report_run *run)
 {
-    report_number(out, exp(last_valid(run)));
+    report_fixed(out, exp(last_valid(run)), 2);
 }
 
 static void cell_best(base_text *out, const report_run *run)
@@ -103,7 +105,7 @@ static void cell_best(base_text *out, const report_run *run)
     for (size_t i = 0; i < run->n_valids; i++)
         if (isfinite(run->valids[i].loss) && (!best || run->valids[i].loss < best->loss))
             best = &run->valids[i];
-    report_number(out, best ? best->loss : NAN);
+    report_fixed(out, best ? best->loss : NAN, LOSS_DIGITS);
     if (best) {
         base_text_add(out, " <small>at step ");
         report_count(out, (double)best->step);
@@ -118,7 +120,7 @@ static void cell_lr(base_text *out, const report_run *run)
 
 static void cell_norm(base_text *out, const report_run *run)
 {
-    report_number(out, median(run, REPORT_NORM));
+    report_number(out, median(out, run, REPORT_NORM));
     base_text_add(out, " <small>median</small>");
 }
 
@@ -156,14 +158,14 @@ static void cell_dead(base_text *out, const report_run *run)
 static void cell_speed(base_text *out, const report_run *run)
 {
     char text[32];
-    report_short(median(run, REPORT_SPEED), text);
+    report_short(median(out, run, REPORT_SPEED), text);
     base_text_printf(out, "%s <small>median</small>", text);
 }
 
 static void cell_roof(base_text *out, const report_run *run)
 {
-    double share = median(run, REPORT_ROOF);
-    report_number(out, share > 0 ? round(share * 1000) / 10 : NAN);
+    double share = median(out, run, REPORT_ROOF);
+    report_fixed(out, share > 0 ? share * 100 : NAN, 1);
     base_text_add(out, share > 0 ? " %" : "");
 }
 
@@ -210,7 +212,7 @@ static void cell_begun(base_text *out, const report_run *run)
         strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &date);
     base_text_add(out, text);
     if (run->begun > 1)
-        base_text_printf(out, " <small>gone on with %zu times</small>", run->begun - 1);
+        base_text_printf(out, " <small>begun %zu times in all</small>", run->begun);
 }
 
 /* The head of a table with a column for each run. */
@@ -290,6 +292,7 @@ typedef struct key_row {
 typedef struct key_table {
     key_row *rows;
     size_t n, capacity, n_runs;
+    size_t left; /* values that this run may still put in */
     bool failed;
 } key_table;
 
@@ -332,7 +335,8 @@ static key_row *row_of(key_table *t, const char *key)
 /* Takes the value over. */
 static void put(key_table *t, const char *key, size_t run, char *value)
 {
-    key_row *row = value ? row_of(t, key) : NULL;
+    key_row *row = value && t->left > 0 ? row_of(t, key) : NULL;
+    t->left -= t->left > 0;
     t->failed = t->failed || !value;
     if (row) {
         base_free(row->values[run]);
@@ -389,12 +393,12 @@ static void flatten(key_table *t, size_t run, const char *path, const json_t *va
     put(t, path, run, text);
 }
 
-static void write_rows(base_text *out, const key_table *t)
+static void write_rows(base_text *out, const key_table *t, bool compared)
 {
     for (size_t i = 0; i < t->n; i++) {
         const key_row *row = &t->rows[i];
         bool differs = false;
-        for (size_t r = 1; r < t->n_runs; r++)
+        for (size_t r = 1; compared && r < t->n_runs; r++)
             differs = differs || !row->values[r] != !row->values[0] ||
                       (row->values[r] && strcmp(row->values[r], row->values[0]) != 0);
         base_text_printf(out, "<tr%s><th scope=\"row\"><code>",
@@ -412,15 +416,16 @@ static void write_rows(base_text *out, const key_table *t)
         base_text_printf(out, "<tr><td>%d rows are shown, and no more.</td></tr>\n", MAX_KEYS);
 }
 
+/* `compared`: rows whose values differ are set off. */
 static void write_table(base_text *out, const char *title, const char *note, key_table *t,
-                        const report_run *runs)
+                        const report_run *runs, bool compared)
 {
     if (t->failed)
         out->failed = true;
     if (t->n > 0) {
         base_text_printf(out, "<h2>%s</h2>\n<p class=\"note\">%s</p>\n", title, note);
         table_head(out, runs, t->n_runs);
-        write_rows(out, t);
+        write_rows(out, t, compared);
         table_end(out);
     }
     table_clear(t);
@@ -431,11 +436,12 @@ void report_recipes(base_text *out, const report_run *runs, size_t n)
     key_table t = {.n_runs = n};
     for (size_t r = 0; r < n; r++) {
         const json_t *recipe = json_object_get(runs[r].about, "recipe");
+        t.left = MAX_KEYS;
         if (json_is_object(recipe))
             flatten(&t, r, "", recipe, 0);
     }
     write_table(out, "Recipe", n > 1 ? "What differs is set off." : "With every default filled in.",
-                &t, runs);
+                &t, runs, true);
 }
 
 void report_sources(base_text *out, const report_run *runs, size_t n)
@@ -444,14 +450,16 @@ void report_sources(base_text *out, const report_run *runs, size_t n)
     for (size_t r = 0; r < n; r++) {
         const char *name;
         json_t *loss;
+        t.left = MAX_KEYS;
         if (runs[r].n_valids == 0)
             continue;
         json_object_foreach(runs[r].valids[runs[r].n_valids - 1].sources, name, loss)
         {
             base_text text = {0};
-            report_number(&text, json_is_number(loss) ? json_number_value(loss) : NAN);
+            report_fixed(&text, json_is_number(loss) ? json_number_value(loss) : NAN, LOSS_DIGITS);
             put(&t, name, r, base_text_take(&text, NULL));
         }
     }
-    write_table(out, "Validation loss by source", "Nats per token, when last measured.", &t, runs);
+    write_table(out, "Validation loss by source", "Nats per token, when last measured.", &t, runs,
+                false);
 }

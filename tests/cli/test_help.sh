@@ -9,7 +9,7 @@ check 'overview' grep -q '^  upcycle ' out
 refuses 2 "no command 'frobnicate'" "$marco" frobnicate
 
 for command in run chat score perplexity imatrix tokenize detokenize inspect convert quantize data upcycle \
-    synth bench serve pull list rm; do
+    report synth bench serve pull list rm; do
     works "$marco" $command --help
     check "$command: usage" grep -q "^Usage: marco $command" out
     check "$command: example" grep -q '^Example:' out

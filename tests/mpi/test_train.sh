@@ -5,10 +5,20 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../cli/common.sh
 . "$here/../cli/common.sh"
 
+cat >recipe.json <<'JSON'
+{"model": {"architecture": "qwen3moe", "tokenizer": "tok", "layers": 2, "dim": 32, "heads": 4,
+           "kv_heads": 2, "head_dim": 16, "experts": 8, "experts_used": 2, "expert_dim": 24},
+ "data": {"sources": [{"path": "data"}]},
+ "seq_len": 64, "batch": 8, "micro_batch": 2, "steps": 20, "seed": 3,
+ "optimizer": {"lr": 3e-3}, "schedule": {"kind": "constant", "warmup": 2},
+ "balance": {"kind": "switch", "coefficient": 0.01, "z_loss": 1e-3},
+ "valid": {"every": 0}, "checkpoint": {"every": 0}, "log_load_every": 5}
+JSON
+
 if [ $# -lt 2 ]; then
-    # It says so before it looks at anything.
+    # Before it looks for the data and the tokenizer.
     refuses 1 'mpirun started 4 processes.*built without MPI.*libopenmpi-dev.*-DMARCO_MPI=ON' \
-        env OMPI_COMM_WORLD_SIZE=4 "$marco" train --set steps=1 --to run
+        env OMPI_COMM_WORLD_SIZE=4 "$marco" train recipe.json --to run
     echo "skipped: training in several processes, built without MPI"
     finish
 fi
@@ -29,15 +39,9 @@ awk 'BEGIN {
 }' >text.txt
 works "$marco" tokenizer train --to tok --vocab-size 300 --quiet text.txt
 works "$marco" data --tokenizer tok --to data --lines --quiet text.txt
-cat >recipe.json <<'JSON'
-{"model": {"architecture": "qwen3moe", "tokenizer": "tok", "layers": 2, "dim": 32, "heads": 4,
-           "kv_heads": 2, "head_dim": 16, "experts": 8, "experts_used": 2, "expert_dim": 24},
- "data": {"sources": [{"path": "data"}]},
- "seq_len": 64, "batch": 8, "micro_batch": 2, "steps": 20, "seed": 3,
- "optimizer": {"lr": 3e-3}, "schedule": {"kind": "constant", "warmup": 2},
- "balance": {"kind": "switch", "coefficient": 0.01, "z_loss": 1e-3},
- "valid": {"every": 0}, "checkpoint": {"every": 0}, "log_load_every": 5}
-JSON
+
+check "the tables in docs/scaling.md" \
+    python3 -B "$here/../../bench/scaling.py" tables --write=check
 
 train() {
     "$marco" train recipe.json --threads 1 --quiet "$@"

@@ -1,4 +1,5 @@
-/* The sparse half spread over processes against the same on one: outputs, gradients, statistics. */
+/* The sparse half spread over processes against the same on one: outputs, gradients, statistics;
+ * and over threads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -218,11 +219,38 @@ static void no_room_is_everybodys_error(void **state)
     close_ranks(&r);
 }
 
+static void threads_change_no_bit(void **state)
+{
+    (void)state;
+    static const experts_shape shape = {
+        .embd = 70, .width = 24, .experts = 9, .used = 3, .n = 1500, .router = 3};
+    uint64_t first = 0;
+    for (int threads = 1; threads <= 4; threads++) {
+        experts_fixture f;
+        experts_shape s = shape;
+        s.threads = threads;
+        experts_open(&f, &s);
+        f.routing = (train_routing){.balance = TRAIN_BALANCE_GLOBAL,
+                                    .coefficient = 0.1,
+                                    .z_loss = 0.01,
+                                    .dropout = TRAIN_DROP_EXPERTS,
+                                    .dropout_per_token = true};
+        f.pass.dropout_rate = 0.1;
+        experts_forward(&f);
+        experts_back(&f);
+        uint64_t hash = experts_hash(&f);
+        assert_true(threads == 1 || hash == first);
+        first = hash;
+        experts_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(processes_do_as_one_does),
         cmocka_unit_test(rooms_grow),
+        cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(no_room_is_everybodys_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

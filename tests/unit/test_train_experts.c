@@ -376,32 +376,6 @@ static void gradients_of_bf16_and_frozen_weights(void **state)
     }
 }
 
-static void threads_change_no_bit(void **state)
-{
-    (void)state;
-    static const experts_shape shape = {
-        .embd = 70, .width = 24, .experts = 9, .used = 3, .n = 1500, .router = 3};
-    uint64_t first = 0;
-    for (int threads = 1; threads <= 4; threads++) {
-        experts_fixture f;
-        experts_shape s = shape;
-        s.threads = threads;
-        experts_open(&f, &s);
-        f.routing = (train_routing){.balance = TRAIN_BALANCE_GLOBAL,
-                                    .coefficient = 0.1,
-                                    .z_loss = 0.01,
-                                    .dropout = TRAIN_DROP_EXPERTS,
-                                    .dropout_per_token = true};
-        f.pass.dropout_rate = 0.1;
-        experts_forward(&f);
-        experts_back(&f);
-        uint64_t hash = experts_hash(&f);
-        assert_true(threads == 1 || hash == first);
-        first = hash;
-        experts_close(&f);
-    }
-}
-
 /* What a pass saved is enough: other layers and passes use the work area in between. */
 static void the_work_area_is_shared(void **state)
 {
@@ -434,7 +408,6 @@ int main(void)
         cmocka_unit_test(gradients_of_odd_shapes),
         cmocka_unit_test(gradients_of_dead_and_crowded_experts),
         cmocka_unit_test(gradients_of_bf16_and_frozen_weights),
-        cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(the_work_area_is_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
