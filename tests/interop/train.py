@@ -128,7 +128,7 @@ def recipe_of(job, checkpoint, data):
     }
 
 
-def run_program(folder, document, job):
+def run_program(folder, document, job, *settings):
     """Trains; the lines of its metrics about steps, and the last checkpoint."""
     text, data = os.path.join(folder, "text.txt"), os.path.join(folder, "data")
     run, recipe = os.path.join(folder, "run"), os.path.join(folder, "recipe.json")
@@ -137,7 +137,8 @@ def run_program(folder, document, job):
         f.write(document)
     write_json(recipe, recipe_of(job, checkpoint, data))
     results.marco("data", text, "--tokenizer", checkpoint, "--to", data, "-q")
-    results.marco("train", recipe, "--to", run, "-q")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    results.marco("train", recipe, "--to", run, "-q", *sets)
     with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as f:
         lines = [json.loads(line) for line in f]
     checkpoints = sorted(os.listdir(os.path.join(run, "checkpoints")))
@@ -177,6 +178,42 @@ def compare_run(name, seed, config):
         compare_logits(name, last, document, config["vocab_size"])
 
 
+def compare_adapters(name, before, after, scale):
+    """The weights of a run with LoRA are those it began from and scale * B A, by PEFT's names."""
+    load = safetensors.torch.load_file
+    first, last = (load(os.path.join(f, "model.safetensors")) for f in (before, after))
+    adapters = load(os.path.join(after, "adapters.safetensors"))
+    prefix, a = "base_model.model.", ".lora_A.weight"
+    added = {key[len(prefix) : -len(a)] + ".weight": scale * adapters[key.replace("_A.", "_B.")] @ adapters[key]
+             for key in adapters if key.endswith(a)}  # fmt: skip
+    worst, moved = 0.0, 0
+    for key, value in last.items():
+        want = first[key].float() + added.pop(key, 0)
+        moved += not torch.equal(first[key].float(), value)
+        worst = max(worst, (value - want).abs().max().item())
+    results.row(
+        f"{moved} of {len(last)} weights of {name} moved by adapters",
+        "the first ones + alpha / rank * B A",
+        f"{worst:.1e} at most, {len(added)} adapters of nothing",
+        worst <= 1e-6 and moved > 0 and not added,
+    )
+
+
+def compare_kinds(name, seed, config):
+    """What a checkpoint of BF16 weights, and one with adapters, is to transformers."""
+    letters = tiny.random_below(seed, "letters", LETTERS, 26)
+    document = bytes(ord("a") + letter for letter in letters)
+    job = stream_job(name, document)
+    for kind, settings in {"BF16": ["weights=bf16"], "LoRA": ["lora.rank=4", "lora.alpha=6"]}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = os.path.join(folder, "checkpoint")
+            tiny.write_checkpoint(checkpoint, config, seed)
+            _, last = run_program(folder, document, job, *settings)
+            compare_logits(f"{name}, {kind}", last, document, config["vocab_size"])
+            if kind == "LoRA":
+                compare_adapters(name, checkpoint, last, 6 / 4)
+
+
 def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -190,6 +227,7 @@ def main():
                 seed = json.load(f)["seed"]
         compare_steps(name, seed, config)
         compare_run(name, seed, config)
+        compare_kinds(name, seed, config)
     results.finish()
 
 
