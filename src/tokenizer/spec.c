@@ -218,9 +218,9 @@ bool tok_spec_has_all_bytes(const tok_spec *spec)
 /* ---- bytes --------------------------------------------------------------------------------- */
 
 const char tok_chatml[] = "{% for message in messages %}{{'<|im_start|>' + message['role'] + "
-                             "'\\n' + message['content'] + "
-                             "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
-                             "'<|im_start|>assistant\\n' }}{% endif %}";
+                          "'\\n' + message['content'] + "
+                          "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+                          "'<|im_start|>assistant\\n' }}{% endif %}";
 
 marco_status tok_spec_bytes(tok_spec **out, marco_error *error)
 {
