@@ -182,8 +182,11 @@ def build(have, missing, out, budget, exclude):
             banned = forbidden.union(held[lang])
             if lang != "en":
                 banned |= english
-                held[lang] = {form: item for form, item in held[lang].items()
-                              if form not in held["en"] and languages.in_script(item[1], lang)}  # fmt: skip
+                held[lang] = {
+                    form: item
+                    for form, item in held[lang].items()
+                    if form not in held["en"] and languages.in_script(item[1], lang)
+                }
             work.append((lang, stretches[lang], banned))
         found = pool.starmap(language_documents, work)
     summary = {"budget": budget, "languages": {}, "packages": about, "missing": missing}

@@ -142,14 +142,19 @@ def blocks(data, languages, corpus):
     parent = models["parent"]["runs"][0]
     seeds = settings["seeds"]
     out = [("h1", "Marco-Pico: dense and sparse at equal tokens")]
+    if settings["quick"]:
+        out.append(("p", "Made with --quick: this shows that all works, and nothing about the "
+                    "method."))  # fmt: skip
     out.append(("p", verdict(models)))
     out.append(("p", f"The parent saw {parent['tokens']:,} tokens. Each of the others then saw "
                 f"{models['dense']['runs'][0]['tokens']:,} more, the same in the same order for "
                 f"the same seed, at the same learning rates; {seeds} seed{'s'[:seeds != 1]}. "
                 "The mixture from scratch is the upcycled ones' shape with random weights and saw "
                 "those tokens only. Loss is cross-entropy in nats a token over held-out "
-                "documents; spread is the standard deviation over seeds, which share the parent, "
-                "so what another parent would change is not in it."))  # fmt: skip
+                "documents; which of them are taken first depends on the seed, so differences "
+                "within a seed are sharper than the spread of the losses, the standard deviation "
+                "over seeds. Seeds share the parent: what another parent would change is not in "
+                "it."))  # fmt: skip
     rows = []
     for name in names:
         model, run = models[name], models[name]["runs"][0]
@@ -252,7 +257,7 @@ def as_html(items):
 
 
 def write(folder, out, settings, languages, variants, corpus):
-    """Makes the folder with report.json, report.md and report.html; curves.html lies beside."""
+    """Makes the folder with report.json, report.md and report.html, which links to curves.html."""
     data = collect(out, settings, languages, variants)
     items = blocks(data, languages, corpus)
     os.makedirs(folder)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# recipes/pico: what its corpus keeps and drops, and the whole recipe on a small corpus, stopped hard
-# and gone on with.
+# recipes/pico: what its corpus keeps and drops, and the whole recipe on a small corpus, stopped
+# hard and gone on with.
 pico=$(cd "$(dirname "$0")/../../recipes/pico" && pwd)
 docs=$(cd "$(dirname "$0")/../../docs" && pwd)
 . "$(dirname "$0")/common.sh"
@@ -39,7 +39,8 @@ for lang, text in (("de", "Nachricht mit der Nummer %d liegt vor."),
     put("usr/share/mediawiki/languages/i18n/%s.json" % lang,
         json.dumps({"@metadata": {}, **{k: text % i for i, k in enumerate(keys)}}))
 put("usr/share/mediawiki/skins/X/i18n/de.json", json.dumps({
-    "x-links": "Siehe [[Hilfe:Seite|die ''Hilfe'']] und <b>{{PLURAL:$1|eine Datei|$1 Dateien}}</b>.",
+    "x-links": "Siehe [[Hilfe:Seite|die ''Hilfe'']] und "
+               "<b>{{PLURAL:$1|eine Datei|$1 Dateien}}</b>.",
     "x-fallback": "This text was not translated and will be left out.",
     "x-place": "$1: $2",
     "x-twice": "Nachricht mit der Nummer %d liegt vor!" % next(
@@ -51,7 +52,8 @@ put("usr/share/locale/de/LC_MESSAGES/x.mo", catalogue([
     ("Europe/Berlin", "Europa/Berlin"),
     ("Stolen", "Nachricht mit der Nummer %d liegt vor." % secret)]))
 put("usr/share/libreoffice/help/de/text/a.html",
-    "<html><head><title>T</title></head><body><header>Kopfzeile dort</header><p>Ein <b>Absatz</b> "
+    "<html><head><title>T</title></head><body><header>Kopfzeile dort</header>"
+    "<p>Ein <b>Absatz</b> "
     "aus&nbsp;Worten, ein wenig länger.</p><pre>kein Text hier</pre><p>Drücken Sie <span><span id=\"MACa\" "
     "class=\"MAC\"><span>Befehl</span></span><span>Strg</span></span>+V.</p></body></html>")
 put("usr/share/man/uk/man1/x.1.gz", gzip.compress((
@@ -65,7 +67,7 @@ put("usr/lib/firefox-esr/langpack-de@firefox-esr.mozilla.org.xpi", pack.getvalue
 END
     mkdir -p packages
     works dpkg-deb --root-owner-group -b package packages/mediawiki_1.0-1_all.deb
-    printf 'Neues Fenster wird hier geöffnet, damit es lang ist.\nEin Absatz aus Worten, ein wenig länger!  \n' >keep.txt
+    printf '%s\n' 'Ein Absatz aus Worten, ein wenig länger!  ' >keep.txt
     works corpus made --packages packages --quick
     python3 - >out 2>err <<'END' || fail 'corpus'
 import hashlib, json
@@ -95,7 +97,8 @@ assert text["uk"] == ["команда x - робить це добре.", "Да�
 about = json.load(open("made/corpus.json", encoding="utf-8"))
 package = about["packages"]["mediawiki"]
 assert package["version"] == "1.0-1" and package["licences"] == ["GPL-2+"], package
-assert about["languages"]["de"]["bytes"] == sum(len(r["text"].encode()) for r in rows("made/de.jsonl"))
+size = sum(len(row["text"].encode()) for row in rows("made/de.jsonl"))
+assert about["languages"]["de"]["bytes"] == size
 END
     checks=$((checks + 1))
     works corpus again --packages packages --quick
