@@ -97,3 +97,8 @@ marco_status base_fail_errno(marco_error *error, int code, const char *what, con
     /* strerror is safe among threads in glibc (since 2.32) and musl; strerror_r has two forms. */
     return base_fail(error, status, "%s %s: %s", what, path, strerror(code));
 }
+
+const char *marco_version(void)
+{
+    return MARCO_VERSION;
+}

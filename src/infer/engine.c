@@ -9,11 +9,6 @@
 
 enum { MAX_THREADS = 1024 };
 
-const char *marco_version(void)
-{
-    return MARCO_VERSION;
-}
-
 marco_engine_params marco_engine_params_default(void)
 {
     return (marco_engine_params){0};
