@@ -244,7 +244,7 @@ static int report(const command *self, const struct train_options *o, marco_stat
      */
     if (!is_first() && status != MARCO_ERROR_NETWORK)
         return status == MARCO_OK ? EXIT_SUCCESS : EXIT_FAIL;
-    if (status == MARCO_ERROR_CANCELLED && interrupt_pending()) {
+    if (status == MARCO_ERROR_CANCELLED) { /* here, or in another process */
         command_fail(self, "%s", error->message);
         return EXIT_INTERRUPTED;
     }

@@ -35,12 +35,12 @@ int train_comm_started(void)
     return n > 0 ? n : number_in("PMIX_RANK") + 1;
 }
 
-static marco_status begin(int expert_ranks, train_comm **out, marco_error *error)
+static marco_status begin(train_comm **out, marco_error *error)
 {
     int started = train_comm_started();
 #if MARCO_HAS_MPI
     if (started > 1)
-        return train_comm_mpi(expert_ranks, out, error);
+        return train_comm_mpi(out, error);
 #else
     if (started > 1)
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,
@@ -48,32 +48,27 @@ static marco_status begin(int expert_ranks, train_comm **out, marco_error *error
                          "build it with %s",
                          started, HOW_TO_GET_MPI);
 #endif
-    if (expert_ranks != 1)
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "experts cannot be spread over %d processes where there is one: start "
-                         "them with mpirun -n %d%s%s",
-                         expert_ranks, expert_ranks, MARCO_HAS_MPI ? "" : " and a build with MPI ",
-                         MARCO_HAS_MPI ? "" : HOW_TO_GET_MPI);
     return train_comm_single(out, error);
 }
 
 marco_status train_comm_open(int expert_ranks, train_comm **out, marco_error *error)
 {
     *out = NULL;
-    if (expert_ranks < 1)
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "experts cannot be spread over %d processes: give 1 or more",
-                         expert_ranks);
     train_comm *c;
-    marco_status status = begin(expert_ranks, &c, error);
+    marco_status status = begin(&c, error);
     if (status)
         return status;
     size_t size = (size_t)c->size[TRAIN_WORLD];
     c->words = base_alloc_array(size, sizeof *c->words);
     if (!c->words) {
         c->lost = true; /* to the others, who have gone on */
+        status = base_fail_memory(error, size * sizeof *c->words, "the processes' words");
+    } else {
+        status = train_comm_spread(c, expert_ranks, error);
+    }
+    if (status) {
         train_comm_close(c);
-        return base_fail_memory(error, size * sizeof *c->words, "the processes' words");
+        return status;
     }
     *out = c;
     return MARCO_OK;
@@ -101,6 +96,31 @@ static marco_status exchange(train_comm *c, uint64_t word, marco_error *error)
 {
     c->words[c->rank[TRAIN_WORLD]] = word;
     return c->ops->all_gather(c, TRAIN_WORLD, c->words, sizeof word, error);
+}
+
+marco_status train_comm_spread(train_comm *c, int expert_ranks, marco_error *error)
+{
+    int size = c->size[TRAIN_WORLD];
+    marco_status status = train_comm_agree(c, &expert_ranks, sizeof expert_ranks,
+                                           "number of processes to spread experts over", error);
+    if (status)
+        return status;
+    if (expert_ranks < 1)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "experts cannot be spread over %d processes: give 1 or more",
+                         expert_ranks);
+    if (size == 1 && expert_ranks > 1)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "experts cannot be spread over %d processes where there is one: start "
+                         "them with mpirun -n %d%s%s",
+                         expert_ranks, expert_ranks, MARCO_HAS_MPI ? "" : " and a build with MPI ",
+                         MARCO_HAS_MPI ? "" : HOW_TO_GET_MPI);
+    if (size % expert_ranks)
+        return base_fail(error, MARCO_ERROR_ARGUMENT,
+                         "experts cannot be spread over %d of %d processes: choose a number that "
+                         "divides %d",
+                         expert_ranks, size, size);
+    return c->ops->spread(c, expert_ranks, error);
 }
 
 marco_status train_comm_agree(train_comm *c, const void *data, size_t bytes, const char *what,

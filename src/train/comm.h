@@ -68,6 +68,8 @@ typedef struct train_comm_ops {
     marco_status (*gather)(train_comm *c, train_group group, const void *data, void *all,
                            size_t bytes, marco_error *error);
     marco_status (*barrier)(train_comm *c, train_group group, marco_error *error);
+    /* See train_comm_spread, which checks that X divides the world. */
+    marco_status (*spread)(train_comm *c, int expert_ranks, marco_error *error);
     void (*close)(train_comm *c);
 } train_comm_ops;
 
@@ -81,11 +83,16 @@ struct train_comm {
     bool lost;       /* a collective has failed: the others cannot be reached any more */
 };
 
-/* The processes that mpirun started, or this one alone; expert_ranks >= 1 is X, the same on all.
- * Errors where X does not divide the number of processes, and where mpirun started several of a
- * program built without MPI, saying how to get it. MPI is begun here, and only where mpirun (or a
- * scheduler in its place) started the process; a process can do so once. */
+/* The processes that mpirun started, or this one alone, with train_comm_spread(expert_ranks). Fails
+ * where mpirun started several of a program built without MPI, saying how to get it. MPI is begun
+ * here, and only where mpirun (or a scheduler in its place) started several; a process can do so
+ * once. */
 marco_status train_comm_open(int expert_ranks, train_comm **out, marco_error *error);
+
+/* Spreads experts over expert_ranks processes from now on, the same number on all: X, 1 or more,
+ * which must divide the number of processes. Fails on all or none. */
+marco_status train_comm_spread(train_comm *c, int expert_ranks, marco_error *error);
+
 /* Ends MPI once the others are here as well, which train_comm_settle as the last thing before sees
  * to. They are waited for for five seconds: where one does not come, MPI is left as it is, and
  * mpirun ends the others when this process does. NULL is allowed. */
@@ -112,8 +119,8 @@ int train_comm_started(void);
 /* The table of one process, also of groups of one. */
 extern const train_comm_ops train_comm_single_ops;
 
-/* All is filled but `words`, which train_comm_open makes. */
+/* All is filled but `words`, which train_comm_open makes; of groups, TRAIN_WORLD at least. */
 marco_status train_comm_single(train_comm **out, marco_error *error);
-marco_status train_comm_mpi(int expert_ranks, train_comm **out, marco_error *error);
+marco_status train_comm_mpi(train_comm **out, marco_error *error);
 
 #endif

@@ -356,6 +356,26 @@ static marco_status barrier(train_comm *c, train_group group, marco_error *error
     return c->size[group] == 1 ? MARCO_OK : check(c, MPI_Barrier(m->comms[group]), error);
 }
 
+static marco_status spread(train_comm *c, int expert_ranks, marco_error *error)
+{
+    mpi_comm *m = (mpi_comm *)c;
+    int rank = c->rank[TRAIN_WORLD];
+    int colours[] = {[TRAIN_EXPERTS] = rank / expert_ranks, [TRAIN_REPLICAS] = rank % expert_ranks};
+    for (int g = TRAIN_EXPERTS; g <= TRAIN_REPLICAS; g++) {
+        MPI_Comm made;
+        marco_status status =
+            check(c, MPI_Comm_split(m->comms[TRAIN_WORLD], colours[g], rank, &made), error);
+        if (status)
+            return status;
+        if (m->comms[g] != MPI_COMM_NULL)
+            MPI_Comm_free(&m->comms[g]);
+        m->comms[g] = made;
+        MPI_Comm_rank(made, &c->rank[g]);
+        MPI_Comm_size(made, &c->size[g]);
+    }
+    return MARCO_OK;
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------
  */
 
@@ -402,6 +422,7 @@ static const train_comm_ops OPS = {
     .broadcast = broadcast,
     .gather = gather,
     .barrier = barrier,
+    .spread = spread,
     .close = close_mpi,
 };
 
@@ -444,26 +465,6 @@ static marco_status check_size(int size, marco_error *error)
                      started, size, VERSION_SHOWN, version);
 }
 
-static marco_status check_expert_ranks(mpi_comm *m, int expert_ranks, int size, marco_error *error)
-{
-    int range[2] = {expert_ranks, -expert_ranks};
-    int code = MPI_Allreduce(MPI_IN_PLACE, range, 2, MPI_INT, MPI_MAX, m->comms[TRAIN_WORLD]);
-    marco_status status = check(&m->base, code, error);
-    if (status)
-        return status;
-    if (range[0] != -range[1])
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "processes differ in how many of them the experts are spread over (%d, "
-                         "%d): give all of them the same recipe",
-                         -range[1], range[0]);
-    if (size % expert_ranks)
-        return base_fail(error, MARCO_ERROR_ARGUMENT,
-                         "experts cannot be spread over %d of %d processes: choose a number that "
-                         "divides %d",
-                         expert_ranks, size, size);
-    return MARCO_OK;
-}
-
 /* Processes of this machine whose processors are not all others than this one's. */
 static marco_status count_sharers(mpi_comm *m, marco_error *error)
 {
@@ -494,7 +495,7 @@ static marco_status count_sharers(mpi_comm *m, marco_error *error)
     return status;
 }
 
-static marco_status make_groups(mpi_comm *m, int expert_ranks, marco_error *error)
+static marco_status make_world(mpi_comm *m, marco_error *error)
 {
     train_comm *c = &m->base;
     marco_status status = check(c, MPI_Comm_dup(MPI_COMM_WORLD, &m->comms[TRAIN_WORLD]), error);
@@ -502,26 +503,13 @@ static marco_status make_groups(mpi_comm *m, int expert_ranks, marco_error *erro
         return status;
     MPI_Comm world = m->comms[TRAIN_WORLD];
     MPI_Comm_set_errhandler(world, MPI_ERRORS_RETURN); /* those made of it inherit this */
-    int rank = 0, size = 1;
-    MPI_Comm_rank(world, &rank);
-    MPI_Comm_size(world, &size);
-    c->rank[TRAIN_WORLD] = rank;
-    c->size[TRAIN_WORLD] = size;
-    if ((status = check_size(size, error)) ||
-        (status = check_expert_ranks(m, expert_ranks, size, error)))
-        return status;
-    int colours[] = {[TRAIN_EXPERTS] = rank / expert_ranks, [TRAIN_REPLICAS] = rank % expert_ranks};
-    for (int g = TRAIN_EXPERTS; g <= TRAIN_REPLICAS && !status; g++) {
-        status = check(c, MPI_Comm_split(world, colours[g], rank, &m->comms[g]), error);
-        if (!status) {
-            MPI_Comm_rank(m->comms[g], &c->rank[g]);
-            MPI_Comm_size(m->comms[g], &c->size[g]);
-        }
-    }
+    MPI_Comm_rank(world, &c->rank[TRAIN_WORLD]);
+    MPI_Comm_size(world, &c->size[TRAIN_WORLD]);
+    status = check_size(c->size[TRAIN_WORLD], error);
     return status ? status : count_sharers(m, error);
 }
 
-marco_status train_comm_mpi(int expert_ranks, train_comm **out, marco_error *error)
+marco_status train_comm_mpi(train_comm **out, marco_error *error)
 {
     *out = NULL;
     bool ours = false;
@@ -534,7 +522,7 @@ marco_status train_comm_mpi(int expert_ranks, train_comm **out, marco_error *err
     *m = (mpi_comm){.base.ops = &OPS, .ours = ours};
     for (int g = 0; g < TRAIN_GROUP_END; g++)
         m->comms[g] = MPI_COMM_NULL;
-    status = make_groups(m, expert_ranks, error);
+    status = make_world(m, error);
     if (!status) {
         size_t size = (size_t)m->base.size[TRAIN_WORLD];
         m->peers = base_alloc_array(size, sizeof *m->peers);

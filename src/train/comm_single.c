@@ -73,6 +73,12 @@ static marco_status barrier(train_comm *c, train_group group, marco_error *error
     return MARCO_OK;
 }
 
+static marco_status spread(train_comm *c, int expert_ranks, marco_error *error)
+{
+    (void)c, (void)expert_ranks, (void)error;
+    return MARCO_OK;
+}
+
 static void close_single(train_comm *c)
 {
     base_free(c);
@@ -89,6 +95,7 @@ const train_comm_ops train_comm_single_ops = {
     .broadcast = broadcast,
     .gather = gather,
     .barrier = barrier,
+    .spread = spread,
     .close = close_single,
 };
 

@@ -530,10 +530,14 @@ marco_status marco_train(const marco_train_params *params, marco_train_result *r
         return base_fail(error, MARCO_ERROR_ARGUMENT, "threads must be 0 to 1024, not %d",
                          params->threads);
     trainer t = {.params = params};
-    marco_status status =
-        train_recipe_read(params->recipe, params->set, params->n_set, &t.recipe, error);
+    /* First of all, so that what one process cannot read, all know. */
+    marco_status status = train_comm_open(1, &t.comm, error);
     if (!status)
-        status = train_comm_open((int)t.recipe->expert_processes, &t.comm, error);
+        status = train_comm_settle(
+            t.comm, train_recipe_read(params->recipe, params->set, params->n_set, &t.recipe, error),
+            error);
+    if (!status)
+        status = train_comm_spread(t.comm, (int)t.recipe->expert_processes, error);
     if (!status) {
         if (t.comm->rank[TRAIN_WORLD] == 0)
             t.notes = (train_notes){.fn = params->on_note, .user = params->user};

@@ -296,6 +296,13 @@ int main(int argc, char **argv)
     }
     me = c->rank[TRAIN_WORLD];
     check_groups(c, expert_ranks);
+    for (int other = c->size[TRAIN_WORLD]; other > 0; other--) {
+        if (c->size[TRAIN_WORLD] % other)
+            continue;
+        CHECK_OK(train_comm_spread(c, other, &error));
+        check_groups(c, other);
+    }
+    CHECK_OK(train_comm_spread(c, expert_ranks, &error));
     if (strcmp(name, "all") == 0) {
         check_collectives(c);
         check_optimizer(c, TENSOR_F32, 1e-5);

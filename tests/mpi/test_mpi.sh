@@ -42,8 +42,8 @@ expect 0 'process 2 is done' run 3 "$check" all 1
 expect 0 'process 0 is done' run 1 "$check" all 1
 expect 0 'process 3 is done' run 4 "$check" disagreement 1
 expect 0 'process 3 is done' run 4 "$check" failure 2
-expect bad 'ARGUMENT.*cannot be spread over 3 of 4' run 4 "$check" none 3
-expect bad 'differ in how many.*(1, 2)' run 4 "$check" mixed 1
+expect 3 'ARGUMENT.*cannot be spread over 3 of 4' run 4 "$check" none 3
+expect 3 'process 3 of 4 has another number of processes to spread' run 4 "$check" mixed 1
 expect bad 'signal 9' run 4 "$check" killed 1
 expect 3 'Exit code: *3' run 4 "$check" left 1
 # Processes of an mpirun that is not this MPI's do not find each other.
