@@ -24,7 +24,7 @@ static marco_status open_source(trainer *t, const data_source *from, data_loader
         return base_fail(error, status, "%s", problem.message);
     if (status) {
         char line[900];
-        snprintf(line, sizeof line, "not validated on %s: %s", from->path, problem.message);
+        snprintf(line, sizeof line, "no validation on %s", problem.message);
         if (t->notes.fn && t->comm->rank[TRAIN_WORLD] == 0)
             t->notes.fn(t->notes.user, line);
         return MARCO_OK;
