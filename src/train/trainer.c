@@ -363,7 +363,7 @@ static marco_status validate(trainer *t, double *loss, marco_error *error)
     if (!status && t->metrics)
         status = train_metrics_valid(t->metrics, t->step, *loss, &t->valid, per_source, error);
     base_free(per_source);
-    return status;
+    return train_comm_settle(t->comm, status, error);
 }
 
 /* On rank 0. */

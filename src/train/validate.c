@@ -94,7 +94,8 @@ void train_valid_close(train_valid *valid)
 static marco_status measure_source(trainer *t, train_valid_source *source, double sums[2],
                                    marco_error *error)
 {
-    marco_status status = data_loader_restore(source->loader, source->beginning, error);
+    marco_status status = train_comm_settle(
+        t->comm, data_loader_restore(source->loader, source->beginning, error), error);
     int64_t ranks = t->comm->size[TRAIN_WORLD], rank = t->comm->rank[TRAIN_WORLD];
     int64_t left = source->sequences / ranks, micro = t->recipe->micro_batch;
     double weight = 1;
@@ -103,7 +104,8 @@ static marco_status measure_source(trainer *t, train_valid_source *source, doubl
         int64_t n = left < micro ? left : micro;
         data_batch *batch = t->valid.batch;
         batch->n_seqs = n;
-        status = data_loader_next(source->loader, n * ranks, n * rank, batch, error);
+        status = train_comm_settle(
+            t->comm, data_loader_next(source->loader, n * ranks, n * rank, batch, error), error);
         const train_tokens tokens = {.n_seqs = n,
                                      .seq_len = batch->seq_len,
                                      .n = n * batch->seq_len,

@@ -123,6 +123,22 @@ fails 'batch' train_in 3 --to differ
 fails 'cannot be spread over 3 of 4' train_in 4 --to differ --set parallel.experts=3
 check "nothing was begun" test ! -e differ
 
+# ---- validation, of which each does its share ---------------------------------------------------
+
+works "$marco" data --tokenizer tok --to held --lines --valid 0.2 --quiet text.txt
+held='{"sources": [{"path": "held"}]}'
+works train --to one-held --set "data=$held" --set valid.every=10 --set valid.batches=2
+works train_in 4 --to four-held --set "data=$held" --set valid.every=10 --set valid.batches=2 \
+    --set parallel.experts=2
+check "validated alike" python3 - <<'PYTHON'
+import json
+def valid(run):
+    with open(run + "/metrics.jsonl") as file:
+        return [line["loss"] for line in map(json.loads, file) if line["kind"] == "valid"]
+one, four = valid("one-held"), valid("four-held")
+assert len(one) == len(four) >= 2 and all(abs(a - b) < 1e-4 for a, b in zip(one, four)), (one, four)
+PYTHON
+
 # ---- a process dies -----------------------------------------------------------------------------
 
 # begin RUN: four processes that would train for long; waits for their second checkpoint.
