@@ -229,8 +229,12 @@ static bool is_outlier(const train_optimizer *o, double norm)
            norm > o->params.skip * o->norm_mean;
 }
 
-static void remember(train_optimizer *o, double norm)
+/* An outlier counts as the largest norm that is none: alone it hardly moves the mean, but norms
+ * that have risen for good are let through after some steps. */
+static void remember(train_optimizer *o, double norm, bool outlier)
 {
+    if (outlier)
+        norm = o->params.skip * o->norm_mean;
     o->norm_count++;
     int64_t back = o->norm_count < TRAIN_NORMS_MOST ? o->norm_count : TRAIN_NORMS_MOST;
     o->norm_mean += (norm - o->norm_mean) / (double)back;
@@ -281,11 +285,12 @@ marco_status train_optimizer_step(train_optimizer *o, const train_context *ctx, 
     if (status)
         return status;
     *result = (train_step_result){.norm = size, .finite = isfinite(size)};
-    u.skipped = result->skipped = !result->finite || is_outlier(o, size);
-    if (!u.skipped) {
-        remember(o, size);
+    bool outlier = result->finite && is_outlier(o, size);
+    u.skipped = result->skipped = !result->finite || outlier;
+    if (result->finite)
+        remember(o, size, outlier);
+    if (!u.skipped)
         prepare(o, lr, size, &u.adamw);
-    }
     base_pool_run(ctx->pool, update_stretch, &u, (int64_t)o->n_stretches);
     if (u.skipped)
         return MARCO_OK;

@@ -372,10 +372,10 @@ static marco_status write_metrics(trainer *t, const marco_train_step *s, marco_e
     if (!t->metrics)
         return MARCO_OK;
     marco_status status = train_metrics_step(t->metrics, s, error);
-    bool load = t->loads && t->recipe->load_every && due(s->step, t->recipe->load_every, s->steps);
-    if (!status && load)
+    bool more = t->recipe->load_every && due(s->step, t->recipe->load_every, s->steps);
+    if (!status && more && t->loads)
         status = train_metrics_load(t->metrics, t, error);
-    if (!status && load && t->comm->size[TRAIN_WORLD] > 1)
+    if (!status && more && t->comm->size[TRAIN_WORLD] > 1)
         status = train_metrics_traffic(t->metrics, s->step, t->comm, error);
     return status;
 }
