@@ -288,9 +288,11 @@ marco_status train_tensors_write(const train_context *ctx, const train_optimizer
     status = train_comm_settle(ctx->comm, status, error);
     if (!status)
         status = each_tensor(ctx->params, file, save, &s, error);
-    if (!status && s.writer) {
-        status = safetensors_writer_commit(s.writer, error);
+    if (!status) {
+        if (s.writer)
+            status = safetensors_writer_commit(s.writer, error);
         s.writer = NULL;
+        status = train_comm_settle(ctx->comm, status, error);
     }
     safetensors_writer_abort(s.writer);
     base_free(s.buffer);
