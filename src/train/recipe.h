@@ -1,5 +1,5 @@
 /* Recipes: everything that decides what a training run computes, from a JSON file and overrides.
- * docs/training.md lists the keys; recipe.c has them in one table. */
+ * docs/training.md lists the keys; recipe_table.c has them in one table. */
 #ifndef TRAIN_RECIPE_H
 #define TRAIN_RECIPE_H
 
