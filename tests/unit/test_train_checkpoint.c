@@ -44,7 +44,7 @@ static const kind kinds[] = {
 
 static void set_up(lab *l, kind k, train_comm *comm)
 {
-    static const char *const frozen[] = {"blk.0.attn_q.weight", "blk.1.ffn_gate_exps.weight"};
+    static const char *const frozen[] = {"blk.0.attn_q.weight", "blk.1.ffn_gate*.weight"};
     const model_config config = memory_config(k.arch);
     const train_params_choice choice = {.type = k.type,
                                         .freeze = frozen,
