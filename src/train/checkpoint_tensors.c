@@ -207,7 +207,8 @@ static marco_status check_finite(const saver *s, const place *at, const void *da
                : base_fail(
                      error, MARCO_ERROR_NUMERIC,
                      "%s holds numbers that are not finite: the checkpoint is not written, those "
-                     "before it are as they were; go on from them with a smaller optimizer.lr",
+                     "before it are as they were; the same command with a smaller optimizer.lr "
+                     "goes on from the last",
                      at->param->name);
 }
 
