@@ -531,7 +531,7 @@ static void test_changing_file(void **state)
         p.attend_across = kind == 1;
         p.whole_documents = kind == 2;
         data_loader *loader = open_loader(&p);
-        for (int i = 0; i < 50000; i++) {
+        for (int i = 0; i < 200000; i++) {
             marco_status status = data_loader_next(loader, 1, 0, batch, NULL);
             assert_true(status == MARCO_OK || status == MARCO_ERROR_FORMAT);
             for (int64_t k = 0; status == MARCO_OK && k < p.seq_len; k++)
