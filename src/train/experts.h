@@ -45,7 +45,7 @@ typedef struct train_routing_pass {
 
 /* Of one layer, summed over the passes of a step until train_experts_step. */
 typedef struct train_routing_stats {
-    int64_t tokens;
+    int64_t tokens; /* padding left out, as in all that follows */
     int64_t *load;  /* [X] tokens routed to each expert, of this process */
     int64_t *seen;  /* [X] the same, TRAIN_BALANCE_GLOBAL: over all processes */
     double entropy; /* sum over tokens of the router's entropy, nats */
@@ -82,9 +82,10 @@ int64_t train_experts_scratch(const model_config *config); /* floats a thread */
 void train_experts_saved_release(train_experts_saved *saved);
 void train_experts_work_release(train_experts_work *work);
 
-/* x [T, E] -> out [T, E], two different buffers. Fails where processes cannot be reached, or memory
- * for more rows is not to be had. `again`: the same pass a second time (recomputation), which must
- * choose the same and count nothing. */
+/* x [T, E] -> out [T, E], two different buffers. Padding goes to no expert, out = x, and is in no
+ * count, mean or loss; a pass may be nothing but padding. Fails where processes cannot be reached,
+ * or memory for more rows is not to be had. `again`: the same pass a second time (recomputation),
+ * which must choose the same and count nothing. */
 marco_status train_experts(const train_context *ctx, int32_t layer, const train_tokens *tokens,
                            const train_routing *routing, const train_routing_pass *pass, bool again,
                            const float *x, train_experts_saved *saved, train_experts_work *work,
