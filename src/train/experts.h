@@ -11,8 +11,13 @@
 typedef enum train_balance_kind {
     TRAIN_BALANCE_NONE,
     TRAIN_BALANCE_SWITCH, /* arXiv 2101.03961 eq. 4, over the tokens of a pass */
-    TRAIN_BALANCE_GLOBAL, /* f over all processes and the step's passes so far (arXiv 2501.11873) */
-    TRAIN_BALANCE_BIAS,   /* a bias on the choice, no loss (arXiv 2408.15664) */
+    /* The same with f over all processes and the step's passes so far, as with the buffer of arXiv
+     * 2501.11873: earlier passes of a step know less than later ones, so that P processes with one
+     * pass each and one process with P passes are not the same (losses of a small model: 4e-3 apart
+     * after 20 steps). They are, but for rounding, where both have one pass a step and no padding.
+     */
+    TRAIN_BALANCE_GLOBAL,
+    TRAIN_BALANCE_BIAS, /* a bias on the choice, no loss (arXiv 2408.15664) */
 } train_balance_kind;
 
 typedef enum train_dropout_what {
