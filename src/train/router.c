@@ -91,6 +91,24 @@ static void choose(const kern_table *kern, float *keys, int64_t experts, int64_t
     }
 }
 
+/* weight = p of the chosen over their sum. Where a bias has chosen experts whose p have all come
+ * out as 0, the same from their logits. */
+static void renormalise(const train_sparse *s, const float *logits, const int32_t *chosen,
+                        float *weight)
+{
+    float sum = 0;
+    for (int64_t k = 0; k < s->used; k++)
+        sum += weight[k];
+    if (sum < FLT_MIN) {
+        for (int64_t k = 0; k < s->used; k++)
+            weight[k] = logits[chosen[k]];
+        s->ctx->kern->softmax(weight, s->used);
+        return;
+    }
+    for (int64_t k = 0; k < s->used; k++)
+        weight[k] /= sum;
+}
+
 static void choose_token(const train_sparse *s, int64_t t, float *scratch, double moments[2])
 {
     const kern_table *kern = s->ctx->kern;
@@ -120,11 +138,10 @@ static void choose_token(const train_sparse *s, int64_t t, float *scratch, doubl
     for (int64_t e = 0; limit > 0 && e < s->experts; e++)
         keys[e] = draws[e] < limit ? LAST : keys[e];
     choose(kern, keys, s->experts, s->used, chosen);
-    float sum = 0;
     for (int64_t k = 0; k < s->used; k++)
-        sum += weight[k] = p[chosen[k]];
-    for (int64_t k = 0; k < s->used && s->ctx->params->config.norm_topk_prob; k++)
-        weight[k] /= sum;
+        weight[k] = p[chosen[k]];
+    if (s->ctx->params->config.norm_topk_prob)
+        renormalise(s, logits, chosen, weight);
 }
 
 static void choose_part(void *user, int64_t part, int thread)

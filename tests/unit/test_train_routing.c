@@ -425,6 +425,37 @@ static void numbers_that_are_none_do_no_harm(void **state)
     experts_close(&f);
 }
 
+/* A bias can outdo any probability, even of experts that have none in F32. */
+static void what_is_chosen_may_have_no_probability(void **state)
+{
+    (void)state;
+    experts_fixture f;
+    experts_shape s = shape;
+    s.router = 1000;
+    experts_open(&f, &s);
+    f.routing = (train_routing){.balance = TRAIN_BALANCE_BIAS};
+    for (int32_t e = 0; e < s.used; e++)
+        f.stats.bias[e] = 1000;
+    experts_forward(&f);
+    int64_t vanished = 0;
+    for (int64_t t = 0; t < s.n; t++) {
+        const float *p = probs_of(&f, t), *weight = f.saved.weight + t * s.used;
+        float sum = 0, weights = 0;
+        for (int32_t k = 0; k < s.used; k++) {
+            assert_in_range(f.saved.chosen[t * s.used + k], 0, s.used - 1);
+            sum += p[k];
+            weights += weight[k];
+        }
+        vanished += sum == 0;
+        assert_true(fabsf(weights - 1) < 1e-5f);
+    }
+    assert_true(vanished > s.n / 2);
+    experts_back(&f);
+    for (int64_t i = 0; i < s.n * s.embd; i++)
+        assert_true(isfinite(f.out[i]) && isfinite(f.d[i]));
+    experts_close(&f);
+}
+
 static void one_process_asks_for_no_memory(void **state)
 {
     (void)state;
@@ -449,6 +480,7 @@ int main(void)
         cmocka_unit_test(a_pass_is_counted_once),
         cmocka_unit_test(a_step_moves_the_bias_by_signs),
         cmocka_unit_test(numbers_that_are_none_do_no_harm),
+        cmocka_unit_test(what_is_chosen_may_have_no_probability),
         cmocka_unit_test(one_process_asks_for_no_memory),
         cmocka_unit_test(padding_is_no_token),
         cmocka_unit_test(a_pass_may_be_nothing_but_padding),
