@@ -83,6 +83,7 @@ typedef struct data_loader data_loader;
 typedef struct data_batch {
     int64_t n_seqs, seq_len;
     int32_t *ids, *targets, *starts; /* [n_seqs * seq_len] */
+    int32_t *lengths;                /* [n_seqs] ids of each that are no padding, 1 to seq_len */
     int64_t n_targets;               /* targets that are not -1 */
     int64_t n_padding;               /* ids that are padding */
 } data_batch;
@@ -99,9 +100,10 @@ void data_loader_close(data_loader *loader); /* NULL is allowed */
 
 /* The next `total` sequences of the run; `batch` takes those numbered first .. first +
  * batch->n_seqs - 1 of them (the share of one process), the others are passed over, which costs
- * little. Padding has targets -1 and attends to itself (starts = its own index). A damaged file
- * whose ids are outside the vocabulary is an error of the process that takes them, and leaves the
- * loader where it was. A batch may hold no target at all (chats whose prompts fill it). */
+ * little. Padding stands at a sequence's end, from batch->lengths on; it has targets -1 and attends
+ * to itself (starts = its own index). A damaged file whose ids are outside the vocabulary is an
+ * error of the process that takes them, and leaves the loader where it was. A batch may hold no
+ * target at all (chats whose prompts fill it). */
 marco_status data_loader_next(data_loader *loader, int64_t total, int64_t first, data_batch *batch,
                               marco_error *error);
 

@@ -25,17 +25,18 @@ marco_status data_batch_create(int64_t n_seqs, int64_t seq_len, data_batch **out
                          "a batch of %" PRId64 " sequences of %" PRId64 " tokens cannot be had",
                          n_seqs, seq_len);
     data_batch *batch = base_calloc(1, sizeof *batch);
-    int32_t *numbers = base_alloc_array((size_t)n, 3 * sizeof *numbers);
+    int32_t *numbers = base_alloc_array((size_t)n, 4 * sizeof *numbers);
     if (!batch || !numbers) {
         base_free(batch);
         base_free(numbers);
-        return base_fail_memory(error, (size_t)n * 3 * sizeof *numbers, "a batch");
+        return base_fail_memory(error, (size_t)n * 4 * sizeof *numbers, "a batch");
     }
     *batch = (data_batch){.n_seqs = n_seqs,
                           .seq_len = seq_len,
                           .ids = numbers,
                           .targets = numbers + n,
-                          .starts = numbers + 2 * n};
+                          .starts = numbers + 2 * n,
+                          .lengths = numbers + 3 * n};
     *out = batch;
     return MARCO_OK;
 }
@@ -201,6 +202,7 @@ static void next_document(data_stream *stream)
 /* Where a sequence goes. */
 typedef struct slot {
     int32_t *ids, *targets, *starts; /* [seq_len]; ids NULL: the sequence is passed over */
+    int32_t *length;
 } slot;
 
 /* Tokens [from, from + n) of a document with its eos. They are checked where they were copied to:
@@ -274,6 +276,8 @@ static marco_status pack_stream(data_loader *loader, size_t k, const slot *row, 
     data_stream *stream = &loader->streams[k];
     const int64_t seq_len = loader->params.seq_len;
     const bool across = loader->params.attend_across;
+    if (row->ids)
+        *row->length = (int32_t)seq_len;
     bool border = false; /* the last target is the first token of the document that follows */
     for (int64_t used = 0; used < seq_len || border;) {
         data_document d = data_set_document(stream->set, data_loader_document(loader, k));
@@ -333,6 +337,7 @@ static marco_status pack_whole(data_loader *loader, size_t k, const slot *row, i
         next_document(stream);
     }
     if (row->ids) {
+        *row->length = (int32_t)used;
         pad_row(loader, row, used);
         *padding += seq_len - used;
     }
@@ -364,6 +369,7 @@ static marco_status fill(data_loader *loader, int64_t total, int64_t first, data
             row.ids = batch->ids + at;
             row.targets = batch->targets + at;
             row.starts = batch->starts + at;
+            row.length = batch->lengths + (i - first);
         }
         status = loader->params.whole_documents
                      ? pack_whole(loader, k, &row, &batch->n_padding, error)

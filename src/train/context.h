@@ -36,6 +36,7 @@ typedef struct train_tokens {
     const int32_t *ids;         /* [T] */
     const int32_t *targets;     /* [T] the next token, -1: not trained on */
     const int32_t *starts;      /* [T] index in the sequence of its example's first token */
+    const int32_t *lengths;     /* [n_seqs] tokens before the padding at its end; NULL: all */
 } train_tokens;
 
 typedef struct train_context {

@@ -248,6 +248,8 @@ static void prepare(train_optimizer *o, double lr, double norm, kern_adamw *adam
         .lr = (float)lr,
         .beta1 = (float)p->beta1,
         .beta2 = (float)p->beta2,
+        .rest1 = (float)(1 - p->beta1),
+        .rest2 = (float)(1 - p->beta2),
         .eps = (float)p->eps,
         .grad_scale = p->clip > 0 && norm > p->clip ? (float)(p->clip / norm) : 1,
         .correct1 = (float)(1 - pow(p->beta1, step)),

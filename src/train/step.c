@@ -35,7 +35,8 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
                                      .n = n_seqs * batch->seq_len,
                                      .ids = batch->ids + at,
                                      .targets = batch->targets + at,
-                                     .starts = batch->starts + at};
+                                     .starts = batch->starts + at,
+                                     .lengths = batch->lengths + p * micro};
         const train_routing_pass pass = {.dropout_rate = train_recipe_drop(recipe, t->step),
                                          .seed = (uint64_t)recipe->seed,
                                          .pass = (uint64_t)(first + p * micro),

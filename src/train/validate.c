@@ -111,7 +111,8 @@ static marco_status measure_source(trainer *t, train_valid_source *source, doubl
                                      .n = n * batch->seq_len,
                                      .ids = batch->ids,
                                      .targets = batch->targets,
-                                     .starts = batch->starts};
+                                     .starts = batch->starts,
+                                     .lengths = batch->lengths};
         if (!status)
             status = train_model_losses(t->model, &tokens, &objective, t->losses, error);
         for (int64_t i = 0; i < tokens.n && !status; i++)

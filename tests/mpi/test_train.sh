@@ -84,6 +84,10 @@ steps = [json.loads(line) for line in open("four-2/metrics.jsonl")]
 losses = [line["loss"] for line in steps if line["kind"] == "step"]
 assert len(losses) == 20 and losses[-1] < losses[0] - 0.3, losses
 PYTHON
+# One pass a step on both sides: what is balanced by default is then the same too.
+works train --to one-global --set balance.kind=global --set micro_batch=8
+works train_in 4 --to four-global --set balance.kind=global --set parallel.experts=2
+check "balanced over all" same_losses one-global four-global 1e-4
 works train --to one-bf16 --set weights=bf16
 works train_in 4 --to four-bf16 --set weights=bf16 --set parallel.experts=2 --set recompute=true
 check "BF16, recomputed" same_losses one-bf16 four-bf16 1e-2

@@ -122,6 +122,8 @@ static void check_stream(const scratch *s, bool across)
             assert_int_equal(batch->ids[0], last);
         last = batch->targets[p.seq_len - 1];
         assert_int_equal(batch->n_padding, 0);
+        for (int64_t i = 0; i < batch->n_seqs; i++)
+            assert_int_equal(batch->lengths[i], batch->seq_len);
         check_packed(batch, 0, across, &stream);
     }
     int order[EPOCHS][N], moved = 0;
@@ -204,9 +206,11 @@ static void test_whole(void **state)
             if (batch->ids[i] == BYTES_EOS) {
                 assert_int_equal(batch->targets[i], -1);
                 assert_int_equal(batch->starts[i], t);
+                assert_true(t >= batch->lengths[i / p.seq_len]);
                 padding++;
                 continue;
             }
+            assert_true(t < batch->lengths[i / p.seq_len]);
             char first = (char)batch->ids[i - t + batch->starts[i]];
             assert_non_null(strchr("012345", first)); /* a document's first character */
             const char *document = strchr(text, first);

@@ -138,7 +138,7 @@ static void make_tokens(fixture *f)
             if (t % s->seq_len >= s->begins[e])
                 f->starts[t] = (int32_t)s->begins[e];
     }
-    f->tokens = (train_tokens){s->n_seqs, s->seq_len, n, NULL, NULL, f->starts};
+    f->tokens = (train_tokens){s->n_seqs, s->seq_len, n, NULL, NULL, f->starts, NULL};
 }
 
 static void make_context(fixture *f, int threads)
