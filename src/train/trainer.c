@@ -60,6 +60,9 @@ static marco_status check_sizes(trainer *t, marco_error *error)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "batch: %lld sequences cannot be shared out equally to %lld processes",
                          (long long)recipe->batch, (long long)ranks);
+    marco_status status = train_recipe_suits(recipe, config, error);
+    if (status)
+        return status;
     if (config->n_ctx_train > 0 && recipe->seq_len > config->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "seq_len: %d tokens are more than the %d that %s is made for",

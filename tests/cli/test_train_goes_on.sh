@@ -108,6 +108,11 @@ refuses 1 'train: no tensor of this model fits "routers"' \
 refuses 1 'lora.rank is 2' "$marco" train recipe.json --to x --set lora.rank=2 \
     --set lora.attention=false --set lora.experts=false
 refuses 1 'nothing would be trained' "$marco" train recipe.json --dry-run --set 'freeze=["*"]'
+works "$marco" synth tiny-qwen3 dense
+refuses 1 '"balance.z_loss" is for models with experts' "$marco" train recipe.json --to x \
+    --set model=dense --set dropout.what=none --set balance.z_loss=0.1
+refuses 1 '"dropout.what" is for models with experts' "$marco" train recipe.json --to x \
+    --set model=dense
 check 'nothing was made' [ ! -e x ]
 
 finish
