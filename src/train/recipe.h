@@ -67,6 +67,10 @@ char *train_recipe_text(const train_recipe *recipe);
 marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier,
                                   marco_error *error);
 
+/* Refuses settings about experts for a model that has none. */
+marco_status train_recipe_suits(const train_recipe *recipe, const model_config *config,
+                                marco_error *error);
+
 /* The rate of expert dropout at step `step`, counted from 0. */
 static inline double train_recipe_drop(const train_recipe *recipe, int64_t step)
 {

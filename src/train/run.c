@@ -148,6 +148,14 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
     return status;
 }
 
+bool train_run_exists(const char *folder)
+{
+    char *path = base_path_join(folder, recipe_name);
+    bool exists = path && base_exists(path);
+    base_free(path);
+    return exists;
+}
+
 marco_status train_run_open(train_comm *comm, const char *folder, const train_recipe *recipe,
                             bool restart, const train_notes *notes, train_run **out,
                             marco_error *error)

@@ -60,6 +60,9 @@ static marco_status check_sizes(trainer *t, marco_error *error)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "batch: %lld sequences cannot be shared out equally to %lld processes",
                          (long long)recipe->batch, (long long)ranks);
+    marco_status status = train_recipe_suits(recipe, config, error);
+    if (status)
+        return status;
     if (config->n_ctx_train > 0 && recipe->seq_len > config->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "seq_len: %d tokens are more than the %d that %s is made for",
@@ -75,6 +78,8 @@ static marco_status read_tokenizer(trainer *t, char digest[65], int32_t *eos, ma
 {
     const char *path = t->recipe->model ? t->recipe->model : t->recipe->tokenizer;
     marco_tokenizer *tokenizer = NULL;
+    if (t->from)
+        path = t->from->folder;
     digest[0] = '\0';
     *eos = -1;
     if (!t->source->tokenizer) {
@@ -158,7 +163,8 @@ static marco_status begin_alone(trainer *t, marco_error *error)
         threads = base_cpu_count() / t->comm->sharers;
         threads = threads > 1 ? threads : 1;
     }
-    marco_status status = train_recipe_source(t->recipe, &t->source, error);
+    marco_status status = t->from ? model_source_open(t->from->folder, &t->source, error)
+                                  : train_recipe_source(t->recipe, &t->source, error);
     if (!status)
         status = check_sizes(t, error);
     if (!status)
@@ -236,14 +242,17 @@ static marco_status make_plan(trainer *t, marco_error *error)
 static marco_status take_memory(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
-    const model_config *config = &t->source->config;
     int64_t share = recipe->batch / t->comm->size[TRAIN_WORLD];
     int64_t micro = recipe->micro_batch;
     train_model_params params = model_params(t);
     marco_status status =
         train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
     if (!status) {
-        t->weights->tokenizer = t->source->tokenizer;
+        /* Its files are not needed any more; a checkpoint's may soon be removed. */
+        t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
+        t->source->tokenizer = NULL;
+        model_source_close(t->source);
+        t->source = NULL;
         status =
             train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
     }
@@ -256,6 +265,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
         status = data_batch_create(micro, recipe->seq_len, &t->valid.batch, error);
     if (status)
         return status;
+    const model_config *config = &t->weights->config;
     t->losses = base_alloc_array((size_t)(micro * recipe->seq_len), sizeof *t->losses);
     if (config->n_experts) {
         size_t layers = (size_t)config->n_layers;
@@ -303,13 +313,18 @@ static marco_status write_checkpoint(trainer *t, marco_error *error)
     return status;
 }
 
+/* That a run may have trained on, so that it can be counted on from there. */
+#define MOST_TOKENS INT64_C(1000000000000000000)
+
 static marco_status restore_state(trainer *t, const train_checkpoint *checkpoint,
                                   marco_error *error)
 {
     const model_config *config = &t->weights->config;
     const json_t *bias = json_object_get(checkpoint->state, "router_bias");
     const json_t *tokens = json_object_get(checkpoint->state, "total_tokens");
-    bool sound = json_is_integer(tokens) && json_array_size(bias) == (size_t)config->n_layers;
+    bool sound = json_is_integer(tokens) && json_integer_value(tokens) >= 0 &&
+                 json_integer_value(tokens) <= MOST_TOKENS &&
+                 json_array_size(bias) == (size_t)config->n_layers;
     for (int32_t i = 0; i < config->n_layers && sound; i++) {
         train_routing_stats *stats = train_model_routing(t->model, i);
         if (stats)
@@ -326,19 +341,37 @@ static marco_status restore_state(trainer *t, const train_checkpoint *checkpoint
     return data_loader_restore(t->loader, json_object_get(checkpoint->state, "loader"), error);
 }
 
+/* Opens a run that the folder holds, and its last checkpoint, before anything else: training goes
+ * on from there, wherever the model is that it began from. */
+static marco_status find_run(trainer *t, marco_error *error)
+{
+    char exists = 0;
+    marco_status status = MARCO_OK;
+    if (t->params->restart || t->params->dry_run)
+        return MARCO_OK;
+    if (t->comm->rank[TRAIN_WORLD] == 0)
+        exists = train_run_exists(t->params->to);
+    status = t->comm->ops->broadcast(t->comm, TRAIN_WORLD, 0, &exists, sizeof exists, error);
+    if (status || !exists)
+        return status;
+    status = train_run_open(t->comm, t->params->to, t->recipe, false, &t->notes, &t->run, error);
+    return status ? status : train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
+}
+
 static marco_status go_on(trainer *t, marco_error *error)
 {
-    train_checkpoint *checkpoint = NULL;
-    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
-    if (!status && checkpoint) {
-        status =
-            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
-        if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
-        t->step = t->resumed = checkpoint->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
-    }
-    train_checkpoint_free(checkpoint);
+    marco_status status = MARCO_OK;
+    if (!t->from) /* none a moment ago */
+        status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
+    if (status || !t->from)
+        return status;
+    status = train_checkpoint_load(t->from, train_model_context(t->model), t->optimizer, error);
+    if (!status)
+        status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
+    t->step = t->resumed = t->from->step;
+    snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
+    train_checkpoint_free(t->from);
+    t->from = NULL;
     return status;
 }
 
@@ -451,6 +484,8 @@ static void trainer_end(trainer *t)
     base_pool_destroy(t->pool);
     train_blas_close(t->blas);
     model_source_close(t->source);
+    tok_spec_free(t->tokenizer);
+    train_checkpoint_free(t->from);
     train_comm_close(t->comm);
     train_recipe_free(t->recipe);
 }
@@ -474,14 +509,12 @@ static marco_status agree(trainer *t, marco_error *error)
 static marco_status agree_on_data(trainer *t, marco_error *error)
 {
     json_t *state = data_loader_state(t->loader);
-    char *text = state ? json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *text = state ? train_json_text(state) : NULL;
     marco_status status = text ? MARCO_OK : base_fail_memory(error, 0, "the data's state");
     status = train_comm_settle(t->comm, status, error);
     if (!status)
         status = train_comm_agree(t->comm, text, strlen(text), "data", error);
-    json_free_t release;
-    json_get_alloc_funcs(NULL, &release);
-    release(text);
+    base_free(text);
     json_decref(state);
     return status;
 }
@@ -490,6 +523,8 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
 {
     marco_status status = agree(t, error);
     if (!status)
+        status = find_run(t, error);
+    if (!status)
         status = train_comm_settle(t->comm, begin_alone(t, error), error);
     if (!status)
         status = agree_on_data(t, error);
@@ -497,8 +532,9 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = train_comm_settle(t->comm, make_plan(t, error), error);
     if (status || t->params->dry_run)
         return status;
-    status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->notes,
-                            &t->run, error);
+    if (!t->run)
+        status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->notes,
+                                &t->run, error);
     if (!status)
         status = train_comm_settle(t->comm, take_memory(t, error), error);
     if (!status)

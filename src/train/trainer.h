@@ -42,7 +42,9 @@ typedef struct trainer {
     train_run *run;
     base_pool *pool;
     train_blas *blas;
-    model_source *source; /* owns the tokenizer */
+    model_source *source;   /* until the weights are read */
+    train_checkpoint *from; /* that the run goes on from; NULL: from the beginning */
+    tok_spec *tokenizer;    /* once the weights are read */
     train_params *weights;
     train_model *model;
     train_optimizer *optimizer;
