@@ -139,6 +139,52 @@ one, four = valid("one-held"), valid("four-held")
 assert len(one) == len(four) >= 2 and all(abs(a - b) < 1e-4 for a, b in zip(one, four)), (one, four)
 PYTHON
 
+# The data of process 2 (of 4) or 1 (of 2) are those beside it in `odd`: relative paths are the same.
+cat >odd.sh <<'SH'
+rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}
+[ "$rank" != "$1" ] || cd odd || exit 9
+shift
+exec "$@"
+SH
+mkdir odd
+ln -s ../tok odd/tok
+cp recipe.json odd/recipe.json
+# alter FOLDER HOW: another one in `odd`
+alter() {
+    rm -rf odd/held
+    cp -r held odd/held
+    works python3 - "$1" <<'PYTHON'
+import json, os, struct, sys
+if sys.argv[1] == "nothing":
+    with open("odd/held/data.json", "r+") as file:
+        data = json.load(file)
+        for key in "shards", "documents", "tokens":
+            data["splits"]["valid"][key] = 0
+        file.seek(0)
+        file.truncate()
+        json.dump(data, file)
+elif sys.argv[1] == "damaged":
+    os.truncate("odd/held/valid-00000.ids", 100)
+else:  # one id, of a document in the middle
+    with open("odd/held/valid-00000.ids", "r+b") as file:
+        ids = json.load(open("odd/held/data.json"))["splits"]["valid"]["tokens"]
+        file.seek(64 + ids // 2 * 4)
+        file.write(struct.pack("<i", 1000000))
+PYTHON
+}
+set -- --set "data=$held" --set valid.every=10 --set valid.batches=1000
+alter nothing
+fails 'process 2 of 4 has another data' \
+    run 4 sh odd.sh 2 "$marco" train recipe.json -t 1 --quiet --to differ "$@"
+alter damaged
+fails 'process 1: .*valid-00000.ids' \
+    run 2 sh odd.sh 1 "$marco" train recipe.json -t 1 --quiet --to differ "$@"
+check "nothing was begun" test ! -e differ
+alter id
+fails 'process 1: .*valid-00000.ids: token .* is 1000000, outside the vocabulary' \
+    run 2 sh odd.sh 1 "$marco" train recipe.json -t 1 --quiet --to differ "$@"
+check "both end with the message" test "$(grep -c 'is 1000000, outside' err)" -eq 2
+
 # ---- a process dies -----------------------------------------------------------------------------
 
 # begin RUN: four processes that would train for long; waits for their second checkpoint.
