@@ -95,8 +95,8 @@ static scale y_scale(const report_chart *chart)
     reach(chart, false, &s.low, &s.high);
     s.log = chart->log && s.low > 0 && s.high / s.low > 20;
     if (s.log) {
-        s.low = fmax(s.low / 1.3, DBL_TRUE_MIN);
-        s.high = fmin(s.high, DBL_MAX / 1.3) * 1.3;
+        s.low /= 1.3;
+        s.high = fmin(s.high * 1.3, DBL_MAX);
         set_log_ticks(&s);
         return s;
     }
