@@ -43,8 +43,8 @@ while read -r blocks file; do
         [ -z "$(find trained -name 'step-*' -o -name '*.tmp*' -o -name '*.safetensors')" ]
 done <<'END'
 1 recipe.json
-2 metrics.jsonl
-8 step-00000002
+4 metrics.jsonl
+16 step-00000002
 END
 works "$marco" train recipe.json --to trained --quiet
 check 'training with room' [ -d trained/checkpoints/step-00000002 ]
