@@ -24,8 +24,7 @@ enum {
 
 static const char trainer_name[] = "trainer.json", damaged[] = ".damaged";
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 /* "RUN/checkpoints/step-00000100"; NULL when out of memory. */
 static char *step_path(const train_run *run, int64_t step)
@@ -81,8 +80,7 @@ static marco_status list_steps(const train_run *run, const char *end, int64_t **
     return status;
 }
 
-/* ---- removing -----------------------------------------------------------------------------------
- */
+/* ---- removing ------------------------------------------------------------------------------ */
 
 /* Only what is a checkpoint of ours: a folder that holds trainer.json, and nothing that is not. */
 static marco_status remove_checkpoint(const char *path, marco_error *error)
@@ -159,8 +157,7 @@ marco_status train_checkpoints_clear(const train_run *run, marco_error *error)
     return status;
 }
 
-/* ---- trainer.json -------------------------------------------------------------------------------
- */
+/* ---- trainer.json -------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -229,8 +226,7 @@ static marco_status write_trainer(const train_optimizer *optimizer, const train_
     return status;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* What rank 0 alone writes besides the tensors; it comes before them so that a wrong tokenizer
  * costs no time. */
@@ -298,8 +294,7 @@ marco_status train_checkpoint_write(const train_context *ctx, const train_optimi
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 typedef struct trainer_file {
     json_t *json;

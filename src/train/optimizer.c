@@ -35,8 +35,7 @@ static void *at(const train_params *params, train_section s, int64_t element)
     return value ? value + (size_t)element * bytes : NULL;
 }
 
-/* ---- the work --------------------------------------------------------------------------------
- */
+/* ---- the work ------------------------------------------------------------------------------ */
 
 /* Counts only where `to` is NULL. */
 static void cut(stretch *to, size_t *n, stretch whole)
@@ -83,8 +82,7 @@ static size_t plan(const train_optimizer *o, const train_params *params, stretch
     return n;
 }
 
-/* ---- creation --------------------------------------------------------------------------------
- */
+/* ---- creation ------------------------------------------------------------------------------ */
 
 static bool take_shard(struct train_shard *shard, bool master)
 {
@@ -165,8 +163,7 @@ void train_optimizer_free(train_optimizer *o)
     base_free(o);
 }
 
-/* ---- a step ----------------------------------------------------------------------------------
- */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 typedef struct update {
     const train_optimizer *o;

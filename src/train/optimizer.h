@@ -49,8 +49,7 @@ typedef struct train_step_result {
 marco_status train_optimizer_step(train_optimizer *optimizer, const train_context *ctx, double lr,
                                   train_step_result *result, marco_error *error);
 
-/* ---- learning rate (schedule.c) -----------------------------------------------------------------
- */
+/* ---- learning rate (schedule.c) ------------------------------------------------------------ */
 
 typedef enum train_schedule_kind { TRAIN_CONSTANT, TRAIN_COSINE, TRAIN_WSD } train_schedule_kind;
 

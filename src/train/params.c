@@ -11,8 +11,7 @@
 
 enum { READ_FLOATS = 1 << 18, SHARD_GRAIN = 64 };
 
-/* ---- what is trained
- * ----------------------------------------------------------------------------- */
+/* ---- what is trained ----------------------------------------------------------------------- */
 
 static bool is_attention(model_role role)
 {
@@ -65,8 +64,7 @@ static train_state choose_state(const train_param *param, const train_params_cho
     return asked && !frozen ? TRAIN_TRAINED : TRAIN_FROZEN;
 }
 
-/* ---- the list
- * -------------------------------------------------------------------------------------- */
+/* ---- the list ------------------------------------------------------------------------------ */
 
 static void list_tensor(const model_config *config, const train_params_choice *choice,
                         const train_comm *comm, const model_tensor *tensor, train_param *param)
@@ -126,8 +124,7 @@ static marco_status list(train_params *params, const train_params_choice *choice
     return MARCO_OK;
 }
 
-/* ---- places
- * ------------------------------------------------------------------------------------------ */
+/* ---- places -------------------------------------------------------------------------------- */
 
 static void place(train_params *params, const train_comm *comm)
 {
@@ -174,8 +171,7 @@ static marco_status take_memory(train_params *params, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static void put(train_params *params, const train_param *param, int64_t at, const float *x,
                 int64_t n)
@@ -258,8 +254,7 @@ static marco_status read_all(train_params *params, model_source *source, uint64_
     return status;
 }
 
-/* ---- the interface
- * ----------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 marco_status train_params_plan(const model_config *config, const train_params_choice *choice,
                                const train_comm *comm, train_params **out, marco_error *error)

@@ -14,8 +14,7 @@ enum {
     MAX_SIDE = 1 << 16, /* layers, experts */
 };
 
-/* ---- lines
- * --------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
 /* Where the step is, or would be. */
 static size_t step_place(const report_run *run, int64_t step)
@@ -195,8 +194,7 @@ static bool take_load(report_run *run, const json_t *line, bool *good)
     return true;
 }
 
-/* ---- the file
- * ------------------------------------------------------------------------------------ */
+/* ---- the file ------------------------------------------------------------------------------ */
 
 /* `number` counts from 1. A line that makes no sense is counted; only memory can fail. */
 static marco_status take_line(report_run *run, const char *path, const base_text *line,

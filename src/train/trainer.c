@@ -13,8 +13,7 @@
 #include "train/json.h"
 #include "train/source.h"
 
-/* ---- the roof
- * -------------------------------------------------------------------------------------- */
+/* ---- the roof ------------------------------------------------------------------------------ */
 
 enum { ROOF_PARTS = 64 /* a thread */, ROOF_CALLS = 4, ROOF_ROUNDS = 2048, ROOF_TRIES = 3 };
 
@@ -48,8 +47,7 @@ static double measure_roof(const trainer *t)
     return best;
 }
 
-/* ---- beginning: what every process does for itself
- * ---------------------------------------------------- */
+/* ---- beginning: what every process does for itself ----------------------------------------- */
 
 static marco_status check_sizes(trainer *t, marco_error *error)
 {
@@ -170,8 +168,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
     return status;
 }
 
-/* ---- the plan
- * ------------------------------------------------------------------------------------------ */
+/* ---- the plan ------------------------------------------------------------------------------ */
 
 static train_model_params model_params(const trainer *t)
 {
@@ -230,8 +227,7 @@ static marco_status make_plan(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- beginning: what needs memory
- * ----------------------------------------------------------------------- */
+/* ---- beginning: what needs memory ---------------------------------------------------------- */
 
 static marco_status take_memory(trainer *t, marco_error *error)
 {
@@ -269,8 +265,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- checkpoints
- * ------------------------------------------------------------------------------------------ */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 
 static json_t *make_state(trainer *t)
 {
@@ -342,9 +337,7 @@ static marco_status go_on(trainer *t, marco_error *error)
     return status;
 }
 
-/* ---- the run
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the run ------------------------------------------------------------------------------- */
 
 static bool due(int64_t step, int64_t every, int64_t steps)
 {
@@ -432,8 +425,7 @@ static marco_status loop(trainer *t, marco_train_step *last, marco_error *error)
     return status;
 }
 
-/* ---- the interface
- * ------------------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 static void trainer_end(trainer *t)
 {

@@ -20,8 +20,7 @@
 #include "train/checkpoint.h"
 #include "train/source.h"
 
-/* ---- a model in training, every number known ----------------------------------------------------
- */
+/* ---- a model in training, every number known ----------------------------------------------- */
 
 enum { PARTS = 5 }; /* values, moments, squares, masters, bases */
 
@@ -125,8 +124,7 @@ static bool same_number(void *number, tensor_type type, float expected)
                   type == TENSOR_F32 ? 4 : 2) == 0;
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------
- */
+/* ---- runs ---------------------------------------------------------------------------------- */
 
 static train_recipe *recipe(const char *set)
 {
@@ -200,8 +198,7 @@ static bool has(const train_run *run, const char *name)
     return base_exists(path);
 }
 
-/* ---- the same bits back -------------------------------------------------------------------------
- */
+/* ---- the same bits back -------------------------------------------------------------------- */
 
 static void check_state(const train_checkpoint *c, const train_optimizer *o)
 {
@@ -331,8 +328,7 @@ static void a_checkpoint_is_a_model(void **state)
     train_comm_close(comm);
 }
 
-/* ---- kept and found -----------------------------------------------------------------------------
- */
+/* ---- kept and found ------------------------------------------------------------------------ */
 
 typedef struct bench {
     train_comm *comm;
@@ -451,8 +447,7 @@ static void tensors_of_another_model_are_refused(void **state)
     bench_close(&b);
 }
 
-/* ---- nothing left behind ------------------------------------------------------------------------
- */
+/* ---- nothing left behind ------------------------------------------------------------------- */
 
 static void a_full_disk_leaves_the_one_before(void **state)
 {
@@ -543,8 +538,7 @@ static void running_out_of_memory_leaves_nothing(void **state)
     bench_close(&b);
 }
 
-/* ---- the run's folder ---------------------------------------------------------------------------
- */
+/* ---- the run's folder ---------------------------------------------------------------------- */
 
 static marco_status try_open(train_comm *comm, const char *folder, const char *set, bool restart,
                              const char *says)
