@@ -38,7 +38,8 @@ typedef struct marco_tokenizer_train_stats {
 /* Learns a byte-level BPE tokenizer (Qwen2's splitting, NFC) and writes tokenizer.json and
  * tokenizer_config.json, with a ChatML template, into the folder `to`, which transformers loads.
  * Ids: 256 bytes, merges by rank, special tokens. Lines of text, newline included, and strings of
- * JSON are each split on their own; what is merged is what HF's BpeTrainer merges. The same files
+ * JSON are each split on their own; what is merged is what HF's BpeTrainer merges, but for words of
+ * more than 64 KiB, which are counted as several of that length. The same files
  * give the same tokenizer, whatever the number of threads. stats may be NULL. */
 MARCO_API marco_status marco_tokenizer_train(const char *to,
                                              const marco_tokenizer_train_params *params,

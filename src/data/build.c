@@ -10,6 +10,7 @@
 #include "data/document.h"
 #include "data/input.h"
 #include "data/shard.h"
+#include "format/json.h"
 #include "marco/train.h"
 
 enum {
@@ -317,7 +318,7 @@ static marco_status write_json(build *b, char digests[2][BASE_SHA256_TEXT])
         marco_tokenizer_size(b->tokenizer), "eos", marco_tokenizer_eos(b->tokenizer), "splits",
         "train", split_json(&b->writers[DATA_TRAIN], digests[DATA_TRAIN]), "valid",
         split_json(&b->writers[DATA_VALID], digests[DATA_VALID]), "files", files_json(b));
-    bool dumped = json && data_json_dump(json, JSON_INDENT(1), &text, &size);
+    bool dumped = json && format_json_dump(json, JSON_INDENT(1), &text, &size);
     json_decref(json);
     if (!dumped)
         return base_fail_memory(b->error, 0, DATA_SET_FILE);

@@ -31,7 +31,6 @@ void data_set_close(data_set *set); /* NULL is allowed */
 int64_t data_set_documents(const data_set *set);
 int64_t data_set_tokens(const data_set *set);
 int32_t data_set_vocab(const data_set *set); /* the tokenizer's ids are below it */
-int32_t data_set_eos(const data_set *set);   /* the tokenizer's end of sequence, -1: none */
 /* 0 <= i < data_set_documents */
 data_document data_set_document(const data_set *set, int64_t i);
 /* 64 hexadecimal digits that name the tokenizer's ids, to be compared. Lives as long as the set. */

@@ -201,25 +201,31 @@ typedef struct slot {
     int32_t *length;
 } slot;
 
-/* The documents' ids are checked here, in the copy that is used: the file is somebody else's. */
-static marco_status check_ids(const data_loader *loader, size_t stream, const data_document *d,
-                              int64_t from, int64_t to, marco_error *error)
+/* Tokens [from, from + n) of a document with its eos. They are checked where they were copied to:
+ * the file is somebody else's, and may change meanwhile. */
+static marco_status copy_ids(const data_loader *loader, size_t stream, const data_document *d,
+                             int64_t from, int64_t n, int32_t *out, marco_error *error)
 {
+    const uint32_t n_vocab = (uint32_t)loader->params.n_vocab;
+    int64_t held = d->n - from < n ? d->n - from : n, bad = 0;
     uint32_t above = 0;
-    for (int64_t i = from; i < to; i++)
-        above |= (uint32_t)d->ids[i] >= (uint32_t)loader->params.n_vocab;
+    memcpy(out, d->ids + from, (size_t)held * sizeof *out);
+    for (int64_t i = 0; i < held; i++)
+        above |= (uint32_t)out[i] >= n_vocab;
+    if (held < n)
+        out[held] = loader->params.eos;
     if (!above)
         return MARCO_OK;
-    int64_t number, bad = from;
-    while ((uint32_t)d->ids[bad] < (uint32_t)loader->params.n_vocab && bad + 1 < to)
+    while ((uint32_t)out[bad] < n_vocab)
         bad++;
+    int64_t number;
     const char *path =
         data_set_place(loader->streams[stream].set, data_loader_document(loader, stream), &number);
     return base_fail(error, MARCO_ERROR_FORMAT,
                      "%s: token %" PRId64 " of document %" PRId64
                      " is %d, outside the vocabulary of %d; the file is damaged, make the data "
                      "again",
-                     path, bad, number, d->ids[bad], loader->params.n_vocab);
+                     path, from + bad, number, out[bad], loader->params.n_vocab);
 }
 
 static void count_begun(data_loader *loader, const data_stream *stream)
@@ -227,18 +233,37 @@ static void count_begun(data_loader *loader, const data_stream *stream)
     loader->stats.repeated += stream->at.epoch > 0 && stream->at.token == 0;
 }
 
-/* Token i of a document with its eos, as an input. */
-static int32_t token(const data_loader *loader, const data_document *d, int64_t i)
+/* What ends a conversation is marked in it, so that an eos after it is not to be learnt. */
+static bool is_target(const data_document *d, int64_t i)
 {
-    return i < d->n ? d->ids[i] : loader->params.eos;
+    return !d->target || (i < d->n && d->target[i]);
 }
 
-/* The same as a target. What ends a conversation is marked in it. */
-static int32_t target(const data_loader *loader, const data_document *d, int64_t i)
+/* `n` tokens of a document, from `from` on, at `at` of a row, with what follows each in the
+ * document as its target. */
+static marco_status put(const data_loader *loader, size_t k, const data_document *d, int64_t from,
+                        int64_t n, const slot *row, int64_t at, marco_error *error)
 {
-    if (i == d->n)
-        return d->target ? -1 : loader->params.eos;
-    return !d->target || d->target[i] ? d->ids[i] : -1;
+    int32_t *ids = row->ids + at, *targets = row->targets + at, after = -1;
+    marco_status status = copy_ids(loader, k, d, from, n, ids, error);
+    if (!status && from + n < data_loader_length(loader, d))
+        status = copy_ids(loader, k, d, from + n, 1, &after, error);
+    for (int64_t i = 0; !status && i < n; i++) {
+        int32_t next = i + 1 < n ? ids[i + 1] : after;
+        targets[i] = is_target(d, from + i + 1) ? next : -1;
+        row->starts[at + i] = (int32_t)at;
+    }
+    return status;
+}
+
+/* The first token of the document that the stream is at, as a target. */
+static marco_status put_border(const data_loader *loader, size_t k, const data_document *d,
+                               int32_t *target, marco_error *error)
+{
+    int32_t first = -1;
+    marco_status status = copy_ids(loader, k, d, 0, 1, &first, error);
+    *target = is_target(d, 0) ? first : -1;
+    return status;
 }
 
 /* Documents one after another, cut where the sequence is full. */
@@ -254,22 +279,17 @@ static marco_status pack_stream(data_loader *loader, size_t k, const slot *row, 
         data_document d = data_set_document(stream->set, data_loader_document(loader, k));
         int64_t length = data_loader_length(loader, &d), from = stream->at.token;
         int64_t take = length - from < seq_len - used ? length - from : seq_len - used;
-        int64_t checked = from + take + 1 < d.n ? from + take + 1 : d.n;
-        marco_status status = row->ids ? check_ids(loader, k, &d, from, checked, error) : MARCO_OK;
+        marco_status status = MARCO_OK;
+        if (border)
+            status = put_border(loader, k, &d, &row->targets[used - 1], error);
+        border = false;
+        if (!status && row->ids && take)
+            status = put(loader, k, &d, from, take, row, used, error);
         if (status)
             return status;
-        if (border)
-            row->targets[used - 1] = target(loader, &d, 0);
-        border = false;
         if (take == 0)
             break;
         count_begun(loader, stream);
-        for (int64_t i = from; row->ids && i < from + take; i++) {
-            int64_t at = used + i - from;
-            row->ids[at] = token(loader, &d, i);
-            row->targets[at] = i + 1 < length ? target(loader, &d, i + 1) : -1;
-            row->starts[at] = across ? 0 : (int32_t)used;
-        }
         used += take;
         stream->at.token += take;
         if (stream->at.token == length) {
@@ -277,6 +297,8 @@ static marco_status pack_stream(data_loader *loader, size_t k, const slot *row, 
             border = across && row->ids;
         }
     }
+    if (across && row->ids)
+        memset(row->starts, 0, (size_t)seq_len * sizeof *row->starts);
     return MARCO_OK;
 }
 
@@ -302,14 +324,9 @@ static marco_status pack_whole(data_loader *loader, size_t k, const slot *row, i
         int64_t take = n > 1 ? n - 1 : 1; /* a document of one id has nothing to predict */
         if (take > seq_len - used)
             break;
-        marco_status status = row->ids ? check_ids(loader, k, &d, 0, n, error) : MARCO_OK;
+        marco_status status = row->ids ? put(loader, k, &d, 0, take, row, used, error) : MARCO_OK;
         if (status)
             return status;
-        for (int64_t i = 0; row->ids && i < take; i++) {
-            row->ids[used + i] = d.ids[i];
-            row->targets[used + i] = i + 1 < n ? target(loader, &d, i + 1) : -1;
-            row->starts[used + i] = (int32_t)used;
-        }
         used += take;
         count_begun(loader, stream);
         loader->stats.cut += d.n - n;

@@ -22,6 +22,9 @@ enum {
     TRAINER_LIMIT = 1 << 30,
 };
 
+/* Of steps and counters that are read: as many as fit, and can be counted on from. */
+#define MOST INT64_C(1000000000000000000)
+
 static const char trainer_name[] = "trainer.json", damaged[] = ".damaged";
 
 /* ---- names --------------------------------------------------------------------------------- */
@@ -318,14 +321,12 @@ static marco_status read_trainer(const char *folder, trainer_file *out, marco_er
                       "%s: version %lld of checkpoints is not known to this program; version %d is",
                       path, (long long)version, (int)VERSION);
     if (!status)
-        status = format_json_int(path, out->json, "step", 0, INT64_MAX, &out->step, error);
+        status = format_json_int(path, out->json, "step", 0, MOST, &out->step, error);
     const json_t *optimizer = json_object_get(out->json, "optimizer");
     if (!status)
-        status =
-            format_json_int(path, optimizer, "step", 0, INT64_MAX, &out->optimizer_step, error);
+        status = format_json_int(path, optimizer, "step", 0, MOST, &out->optimizer_step, error);
     if (!status)
-        status =
-            format_json_int(path, optimizer, "norm_count", 0, INT64_MAX, &out->norm_count, error);
+        status = format_json_int(path, optimizer, "norm_count", 0, MOST, &out->norm_count, error);
     if (!status)
         status = format_json_real(path, optimizer, "norm_mean", 0, 1e300, &out->norm_mean, error);
     if (!status && (out->step < 0 || out->optimizer_step < 0 || out->norm_count < 0 ||
@@ -405,6 +406,22 @@ static marco_status put_aside(const char *path, const char *why, const train_not
     return status;
 }
 
+/* Beginning anew in silence would throw away what can perhaps be mended: where no checkpoint is
+ * whole and some are damaged, also those that an earlier start put aside. */
+static marco_status check_damaged(const train_run *run, marco_error *error)
+{
+    int64_t *steps = NULL;
+    size_t n = 0;
+    marco_status status = list_steps(run, damaged, &steps, &n, error);
+    if (!status && n)
+        status = base_fail(error, MARCO_ERROR_FORMAT,
+                           "%s: no checkpoint is whole, and there are %zu damaged ones (*%s); "
+                           "--restart removes them and begins anew",
+                           run->checkpoints, n, damaged);
+    base_free(steps);
+    return status;
+}
+
 /* The last whole checkpoint's step, or -1. On rank 0. */
 static marco_status find_last(const train_run *run, const train_notes *notes, int64_t *out,
                               marco_error *error)
@@ -425,10 +442,8 @@ static marco_status find_last(const train_run *run, const train_notes *notes, in
             *error = problem;
         base_free(path);
     }
-    if (!status && n && *out < 0)
-        status = base_fail(error, MARCO_ERROR_FORMAT,
-                           "%s: all %zu checkpoints are damaged (now *%s); --restart begins anew",
-                           run->checkpoints, n, damaged);
+    if (!status && *out < 0)
+        status = check_damaged(run, error);
     base_free(steps);
     return status;
 }

@@ -35,9 +35,11 @@ typedef struct train_run {
 
 /* Makes the folder, or opens one that holds a run of this recipe (train_recipe_goes_on); `restart`
  * removes what that run wrote. A folder with other things in it, and one that a running process
- * trains in, are refused. What killed runs left under temporary names is removed. */
+ * trains in, are refused (a file system without locks is noted). What killed runs left under
+ * temporary names is removed. */
 marco_status train_run_open(train_comm *comm, const char *folder, const train_recipe *recipe,
-                            bool restart, train_run **out, marco_error *error);
+                            bool restart, const train_notes *notes, train_run **out,
+                            marco_error *error);
 void train_run_close(train_run *run); /* NULL is allowed */
 
 /* ---- writing ------------------------------------------------------------------------------- */
@@ -66,7 +68,7 @@ typedef struct train_checkpoint {
 
 /* The last whole checkpoint; *out is NULL where there is none. Damaged ones (files missing,
  * truncated or not of a checkpoint) are noted, renamed to step-N.damaged, and passed over; where
- * all are damaged that is an error. */
+ * none is whole and there are damaged ones, now or from before, that is an error. */
 marco_status train_checkpoint_last(train_comm *comm, const train_run *run, const train_notes *notes,
                                    train_checkpoint **out, marco_error *error);
 void train_checkpoint_free(train_checkpoint *checkpoint); /* NULL is allowed */

@@ -203,7 +203,8 @@ static marco_status check_finite(const saver *s, const place *at, const void *da
                : base_fail(
                      error, MARCO_ERROR_NUMERIC,
                      "%s holds numbers that are not finite: the checkpoint is not written, those "
-                     "before it are as they were; go on from them with a smaller optimizer.lr",
+                     "before it are as they were; the same command with a smaller optimizer.lr "
+                     "goes on from the last",
                      at->param->name);
 }
 
@@ -284,9 +285,11 @@ marco_status train_tensors_write(const train_context *ctx, const train_optimizer
     status = train_comm_settle(ctx->comm, status, error);
     if (!status)
         status = each_tensor(ctx->params, file, save, &s, error);
-    if (!status && s.writer) {
-        status = safetensors_writer_commit(s.writer, error);
+    if (!status) {
+        if (s.writer)
+            status = safetensors_writer_commit(s.writer, error);
         s.writer = NULL;
+        status = train_comm_settle(ctx->comm, status, error);
     }
     safetensors_writer_abort(s.writer);
     base_free(s.buffer);

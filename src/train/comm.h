@@ -26,7 +26,7 @@ typedef enum train_group {
 typedef enum train_traffic {
     TRAIN_TRAFFIC_REDUCE,  /* all_reduce */
     TRAIN_TRAFFIC_SCATTER, /* reduce_scatter */
-    TRAIN_TRAFFIC_GATHER,  /* all_gather, gather, broadcast; also of agree and settle */
+    TRAIN_TRAFFIC_GATHER,  /* all_gather, broadcast; also of agree and settle */
     TRAIN_TRAFFIC_EXPERTS, /* all_to_all */
     TRAIN_TRAFFIC_END,
 } train_traffic;
@@ -63,11 +63,6 @@ typedef struct train_comm_ops {
     /* Of `bytes` bytes from rank `root`. */
     marco_status (*broadcast)(train_comm *c, train_group group, int root, void *data, size_t bytes,
                               marco_error *error);
-    /* Every rank's `bytes` bytes at `data` come to rank 0's `all` [size * bytes] (NULL elsewhere).
-     */
-    marco_status (*gather)(train_comm *c, train_group group, const void *data, void *all,
-                           size_t bytes, marco_error *error);
-    marco_status (*barrier)(train_comm *c, train_group group, marco_error *error);
     /* See train_comm_spread, which checks that X divides the world. */
     marco_status (*spread)(train_comm *c, int expert_ranks, marco_error *error);
     void (*close)(train_comm *c);

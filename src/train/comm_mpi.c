@@ -326,33 +326,6 @@ static marco_status broadcast(train_comm *c, train_group group, int root, void *
     return status;
 }
 
-static marco_status gather(train_comm *c, train_group group, const void *data, void *all,
-                           size_t bytes, marco_error *error)
-{
-    mpi_comm *m = (mpi_comm *)c;
-    int rank = c->rank[group], size = c->size[group];
-    if (size == 1)
-        return train_comm_single_ops.gather(c, group, data, all, bytes, error);
-    for (int r = 0; r < size; r++)
-        m->peers[r] = (peer){0};
-    if (rank == 0) {
-        for (int r = 1; r < size; r++)
-            m->peers[r] = (peer){.in = (uint8_t *)all + (size_t)r * bytes, .n_in = bytes};
-        if (bytes)
-            memmove(all, data, bytes);
-    } else {
-        m->peers[0] = (peer){.out = data, .n_out = bytes};
-    }
-    count(c, TRAIN_TRAFFIC_GATHER, rank == 0 ? 0 : bytes);
-    return exchange(m, group, error);
-}
-
-static marco_status barrier(train_comm *c, train_group group, marco_error *error)
-{
-    mpi_comm *m = (mpi_comm *)c;
-    return c->size[group] == 1 ? MARCO_OK : check(c, MPI_Barrier(m->comms[group]), error);
-}
-
 static marco_status spread(train_comm *c, int expert_ranks, marco_error *error)
 {
     mpi_comm *m = (mpi_comm *)c;
@@ -416,8 +389,6 @@ static const train_comm_ops OPS = {
     .all_to_all_i64 = all_to_all_i64,
     .all_to_all_rows = all_to_all_rows,
     .broadcast = broadcast,
-    .gather = gather,
-    .barrier = barrier,
     .spread = spread,
     .close = close_mpi,
 };

@@ -58,21 +58,6 @@ static marco_status broadcast(train_comm *c, train_group group, int root, void *
     return MARCO_OK;
 }
 
-static marco_status gather(train_comm *c, train_group group, const void *data, void *all,
-                           size_t bytes, marco_error *error)
-{
-    (void)c, (void)group, (void)error;
-    if (bytes)
-        memmove(all, data, bytes);
-    return MARCO_OK;
-}
-
-static marco_status barrier(train_comm *c, train_group group, marco_error *error)
-{
-    (void)c, (void)group, (void)error;
-    return MARCO_OK;
-}
-
 static marco_status spread(train_comm *c, int expert_ranks, marco_error *error)
 {
     (void)c, (void)expert_ranks, (void)error;
@@ -93,8 +78,6 @@ const train_comm_ops train_comm_single_ops = {
     .all_to_all_i64 = all_to_all_i64,
     .all_to_all_rows = all_to_all_rows,
     .broadcast = broadcast,
-    .gather = gather,
-    .barrier = barrier,
     .spread = spread,
     .close = close_single,
 };

@@ -19,6 +19,19 @@ typedef struct linear {
     bool add;
 } linear;
 
+static linear linear_of(const train_context *ctx, const train_param *w, int64_t mat, const float *x,
+                        int64_t n, bool add)
+{
+    return (linear){.ctx = ctx,
+                    .w = w,
+                    .mat = mat,
+                    .n = n,
+                    .rows = w->tensor.rows,
+                    .cols = w->tensor.cols,
+                    .x = x,
+                    .add = add};
+}
+
 static int64_t parts_of(int64_t n, int64_t step)
 {
     return (n + step - 1) / step;
@@ -43,15 +56,8 @@ static void forward_part(void *user, int64_t part, int thread)
 void train_linear(const train_context *ctx, const train_param *w, int64_t mat, const float *x,
                   int64_t n, float *y, bool add)
 {
-    linear l = {.ctx = ctx,
-                .w = w,
-                .mat = mat,
-                .n = n,
-                .rows = w->tensor.rows,
-                .cols = w->tensor.cols,
-                .x = x,
-                .y = y,
-                .add = add};
+    linear l = linear_of(ctx, w, mat, x, n, add);
+    l.y = y;
     base_pool_run(ctx->pool, forward_part, &l, parts_of(n, TOKENS) * parts_of(l.rows, ROWS));
 }
 
@@ -92,16 +98,9 @@ static void back_part(void *user, int64_t part, int thread)
 void train_linear_back(const train_context *ctx, const train_param *w, int64_t mat, const float *x,
                        const float *dy, int64_t n, float *dx, bool add)
 {
-    linear l = {.ctx = ctx,
-                .w = w,
-                .mat = mat,
-                .n = n,
-                .rows = w->tensor.rows,
-                .cols = w->tensor.cols,
-                .x = x,
-                .dy = dy,
-                .dx = dx,
-                .add = add};
+    linear l = linear_of(ctx, w, mat, x, n, add);
+    l.dy = dy;
+    l.dx = dx;
     int64_t parts = dx ? parts_of(n, BACK_TOKENS) : 0;
     if (x && train_grad(ctx->params, w, mat))
         parts += parts_of(l.rows, GRAD_ROWS) * parts_of(l.cols, GRAD_COLS);

@@ -124,7 +124,52 @@ static marco_status list(train_params *params, const train_params_choice *choice
     return MARCO_OK;
 }
 
-/* ---- places -------------------------------------------------------------------------------- */
+/* ---- what a choice must be
+ * ------------------------------------------------------------------------- */
+
+static marco_status check_patterns(const train_params *params, const char *key,
+                                   const char *const *patterns, size_t n, marco_error *error)
+{
+    for (size_t k = 0; k < n; k++) {
+        bool fits = false;
+        for (size_t i = 0; i < params->n && !fits; i++)
+            fits = !params->items[i].adapter && matches(&params->items[i], patterns[k]);
+        if (!fits)
+            return base_fail(error, MARCO_ERROR_ARGUMENT,
+                             "%s: no tensor of this model fits \"%.100s\"; patterns are router, "
+                             "experts, attention, norms, embeddings, or go over names such as "
+                             "\"blk.0.attn_q.weight\"",
+                             key, patterns[k]);
+    }
+    return MARCO_OK;
+}
+
+/* A run that trains nothing, or another thing than was meant, is found out before it begins. */
+static marco_status check_choice(const train_params *params, const train_params_choice *choice,
+                                 marco_error *error)
+{
+    size_t trained = 0, adapters = 0;
+    marco_status status = check_patterns(params, "train", choice->train, choice->n_train, error);
+    if (!status)
+        status = check_patterns(params, "freeze", choice->freeze, choice->n_freeze, error);
+    for (size_t i = 0; i < params->n; i++) {
+        trained += params->items[i].state == TRAIN_TRAINED;
+        adapters += params->items[i].adapter != TRAIN_NO_ADAPTER;
+    }
+    if (!status && choice->lora_rank > 0 && adapters == 0)
+        status =
+            base_fail(error, MARCO_ERROR_ARGUMENT,
+                      "lora.rank is %d, and there is no matrix to adapt: set lora.attention or "
+                      "lora.experts true, and let freeze leave some of them",
+                      choice->lora_rank);
+    if (!status && trained == 0)
+        status = base_fail(error, MARCO_ERROR_ARGUMENT,
+                           "nothing would be trained: freeze has all that train leaves");
+    return status;
+}
+
+/* ---- places
+ * ------------------------------------------------------------------------------------------ */
 
 static void place(train_params *params, const train_comm *comm)
 {
@@ -274,6 +319,8 @@ marco_status train_params_plan(const model_config *config, const train_params_ch
     params->type = choice->type;
     params->lora_scale = choice->lora_rank > 0 ? choice->lora_alpha / choice->lora_rank : 0;
     marco_status status = list(params, choice, comm, error);
+    if (!status)
+        status = check_choice(params, choice, error);
     if (status) {
         train_params_free(params);
         return status;

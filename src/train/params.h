@@ -70,7 +70,8 @@ typedef struct train_params_choice {
     uint64_t seed;                     /* of the adapters' beginnings */
 } train_params_choice;
 
-/* The list alone, with no memory for values and gradients: what a dry run asks. */
+/* The list alone, with no memory for values and gradients: what a dry run asks. Refuses a choice
+ * that trains nothing, patterns that fit no tensor, and a rank that has nothing to adapt. */
 marco_status train_params_plan(const model_config *config, const train_params_choice *choice,
                                const train_comm *comm, train_params **out, marco_error *error);
 

@@ -320,6 +320,11 @@ static marco_status read_sources(train_recipe *r, const given *g, marco_error *e
 {
     const json_t *array = json_object_get(g->values, "data.sources");
     size_t n = json_array_size(array);
+    if (array && !json_is_array(array))
+        return base_fail(
+            error, MARCO_ERROR_FORMAT,
+            "%s: \"data.sources\" is %s where an array of folders belongs, as [\"data/en\"]",
+            origin(g, "data.sources"), format_json_kind(array));
     if (n == 0)
         return base_fail(
             error, MARCO_ERROR_FORMAT,
@@ -648,10 +653,21 @@ static bool same_sources(const json_t *a, const json_t *b)
     return same;
 }
 
-static bool same_value(const setting *s, const json_t *a, const json_t *b)
+/* The values of a key in two recipes. A run goes on from its checkpoint: where it began may be
+ * elsewhere or gone. A dropout that ends with the run, as it does unless the recipe says otherwise,
+ * ends with the longer one. */
+static bool same_value(const setting *s, const json_t *one, const json_t *other)
 {
+    const json_t *a = value_at(one, s->key), *b = value_at(other, s->key);
     if (strcmp(s->key, "data.sources") == 0)
         return same_sources(a, b);
+    /* Of two shapes, the settings are compared one by one. */
+    if (strcmp(s->key, "model") == 0 || strcmp(s->key, "model.tokenizer") == 0)
+        return json_is_string(a) == json_is_string(b);
+    if (strcmp(s->key, "dropout.end_step") == 0 && a && b &&
+        json_equal((json_t *)a, (json_t *)json_object_get(one, "steps")) &&
+        json_equal((json_t *)b, (json_t *)json_object_get(other, "steps")))
+        return true;
     if (json_is_number(a) && json_is_number(b))
         return json_number_value(a) == json_number_value(b);
     return a == b || (a && b && json_equal((json_t *)a, (json_t *)b));
@@ -670,7 +686,7 @@ static marco_status compare(const train_recipe *recipe, const json_t *earlier, c
 {
     for (const setting *s = table; s->key; s++) {
         const json_t *now = value_at(recipe->json, s->key), *then = value_at(earlier, s->key);
-        if (s->may_differ || same_value(s, now, then))
+        if (s->may_differ || same_value(s, recipe->json, earlier))
             continue;
         char now_text[160], then_text[160];
         describe(now, now_text);

@@ -1,5 +1,5 @@
 /* Recipes: everything that decides what a training run computes, from a JSON file and overrides.
- * docs/training.md lists the keys; recipe.c has them in one table. */
+ * docs/training.md lists the keys; recipe_table.c has them in one table. */
 #ifndef TRAIN_RECIPE_H
 #define TRAIN_RECIPE_H
 
@@ -61,8 +61,9 @@ void train_recipe_free(train_recipe *recipe); /* NULL is allowed */
 char *train_recipe_text(const train_recipe *recipe);
 
 /* May a run that was begun by the recipe in the file `earlier` go on by this one? Refuses, naming
- * the first key that differs, unless it is one that may: steps, micro_batch, recompute, valid,
- * checkpoint, log_load_every, parallel, and where the data lie. */
+ * the first key that differs, unless it is one that may: steps (and dropout.end_step with it,
+ * where both had them equal), micro_batch, optimizer.lr, min_lr and clip, recompute, valid,
+ * checkpoint, log_load_every, parallel, and where the data, the model and its tokenizer lie. */
 marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier,
                                   marco_error *error);
 

@@ -50,13 +50,12 @@ static marco_status remove_file(const char *folder, const char *name, marco_erro
     return status;
 }
 
-/* What an earlier run wrote. Its recipe goes last: until then the folder is known as a run's. */
+/* What an earlier run wrote. Its recipe stays until the new one takes its place: so the folder is
+ * known as a run's at any moment. */
 static marco_status clear(const train_run *run, marco_error *error)
 {
     marco_status status = train_checkpoints_clear(run, error);
-    if (!status)
-        status = remove_file(run->folder, "metrics.jsonl", error);
-    return status ? status : remove_file(run->folder, recipe_name, error);
+    return status ? status : remove_file(run->folder, "metrics.jsonl", error);
 }
 
 static marco_status write_recipe(const char *path, const train_recipe *recipe, marco_error *error)
@@ -86,8 +85,20 @@ static marco_status make_folder(const char *path, marco_error *error)
     return base_fail_errno(error, errno, "cannot make the folder", path);
 }
 
+/* Some network file systems have no locks: that is no reason not to train there. */
+static void note_no_lock(const train_run *run, int code, const train_notes *notes)
+{
+    base_text line = {0};
+    base_text_printf(&line,
+                     "%s cannot be locked (%s): see to it that no other process trains in it",
+                     run->folder, strerror(code));
+    if (!line.failed && notes && notes->fn)
+        notes->fn(notes->user, line.data);
+    base_text_free(&line);
+}
+
 /* Held until the process ends, however it does. */
-static marco_status lock(train_run *run, marco_error *error)
+static marco_status lock(train_run *run, const train_notes *notes, marco_error *error)
 {
     char *path = base_path_join(run->folder, lock_name);
     if (!path)
@@ -96,23 +107,27 @@ static marco_status lock(train_run *run, marco_error *error)
     run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (run->lock < 0)
         status = base_fail_errno(error, errno, "cannot write", path);
-    else if (flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        status = base_fail(error, MARCO_ERROR_EXISTS,
-                           "another process trains in %s; wait for it, or choose another folder",
-                           run->folder);
+    else if (flock(run->lock, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK)
+            status = base_fail(
+                error, MARCO_ERROR_EXISTS,
+                "another process trains in %s; wait for it, or choose another folder", run->folder);
+        else
+            note_no_lock(run, errno, notes);
+    }
     base_free(path);
     return status;
 }
 
 static marco_status prepare(train_run *run, const train_recipe *recipe, bool restart,
-                            marco_error *error)
+                            const train_notes *notes, marco_error *error)
 {
     char *path = base_path_join(run->folder, recipe_name);
     if (!path)
         return base_fail_memory(error, strlen(run->folder), "a path");
     marco_status status = make_folder(run->folder, error);
     if (!status)
-        status = lock(run, error);
+        status = lock(run, notes, error);
     if (!status)
         base_folder_sweep(run->folder, recipe_name);
     if (!status && !base_exists(path))
@@ -132,7 +147,8 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
 }
 
 marco_status train_run_open(train_comm *comm, const char *folder, const train_recipe *recipe,
-                            bool restart, train_run **out, marco_error *error)
+                            bool restart, const train_notes *notes, train_run **out,
+                            marco_error *error)
 {
     *out = NULL;
     marco_status status = MARCO_OK;
@@ -146,7 +162,7 @@ marco_status train_run_open(train_comm *comm, const char *folder, const train_re
     if (!run || !run->folder || !run->checkpoints)
         status = base_fail_memory(error, sizeof(*run), "a run");
     else if (comm->rank[TRAIN_WORLD] == 0)
-        status = prepare(run, recipe, restart, error);
+        status = prepare(run, recipe, restart, notes, error);
     status = train_comm_settle(comm, status, error);
     if (status) {
         train_run_close(run);

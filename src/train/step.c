@@ -140,8 +140,9 @@ static marco_status check_finite(trainer *t, const train_step_result *result, ma
         return MARCO_OK;
     return base_fail(error, MARCO_ERROR_NUMERIC,
                      "the gradient was not a finite number in %d steps in a row, up to step %lld; "
-                     "begin again from an earlier checkpoint with a lower optimizer.lr or "
-                     "optimizer.clip, and check the weights that training began from",
+                     "the same command with a lower optimizer.lr or optimizer.clip goes on from "
+                     "the last checkpoint; where there is none, check the weights that training "
+                     "began from",
                      MOST_BROKEN, (long long)t->step + 1);
 }
 

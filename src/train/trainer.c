@@ -489,7 +489,8 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = train_comm_settle(t->comm, make_plan(t, error), error);
     if (status || t->params->dry_run)
         return status;
-    status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->run, error);
+    status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->notes,
+                            &t->run, error);
     if (!status)
         status = train_comm_settle(t->comm, take_memory(t, error), error);
     if (!status)

@@ -223,6 +223,9 @@ static void values_out_of_range_name_key_and_file(void **state)
     refuse(s, "{", NULL, "line 1");
     refuse(s, "{" RANDOM ", " DATA "}", NULL, "\"steps\" is missing");
     refuse(s, "{" RANDOM ", \"steps\": 1}", NULL, "\"data.sources\" is missing");
+    refuse(s, LEAST "}", "data.sources=[]", "--set: \"data.sources\" is missing or empty");
+    refuse(s, LEAST "}", "data.sources=a/en",
+           "--set: \"data.sources\" is a string where an array of folders belongs");
     refuse(s, "{" DATA ", \"steps\": 1}", NULL, "\"model\" is missing");
     refuse(s,
            "{" RANDOM
@@ -246,17 +249,23 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
     base_free(text);
     train_recipe_free(first);
     static const char *const fine[] = {
-        "steps=20", "micro_batch=1", "checkpoint.every=1",
+        "steps=20",
+        "micro_batch=1",
+        "checkpoint.every=1",
+        "optimizer.lr=1e-5",
+        "optimizer.min_lr=1e-6",
+        "optimizer.clip=0.1",
+        "model.tokenizer=/moved",
         "data.sources=[\"/elsewhere\",{\"path\":\"b\",\"weight\":2.5}]"};
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(fine) / sizeof(*fine); i++) {
         train_recipe *r = read_text(s, LEAST "}", fine[i]);
         assert_int_equal(train_recipe_goes_on(r, earlier, NULL), MARCO_OK);
         train_recipe_free(r);
     }
     static const char *const refused[][2] = {
-        {"optimizer.lr=0.5", "optimizer.lr"}, {"model=/m", "model.architecture"},
-        {"model.layers=3", "model.layers"},   {"data.sources=[\"/en\"]", "data.sources"},
-        {"train=[\"router\"]", "\"train\""},  {"seed=1", "\"seed\" 0"}};
+        {"optimizer.eps=0.5", "optimizer.eps"}, {"model=/m", "model.architecture"},
+        {"model.layers=3", "model.layers"},     {"data.sources=[\"/en\"]", "data.sources"},
+        {"train=[\"router\"]", "\"train\""},    {"seed=1", "\"seed\" 0"}};
     for (size_t i = 0; i < 6; i++) {
         marco_error error = {0};
         train_recipe *r = read_text(s, LEAST "}", refused[i][0]);
@@ -265,6 +274,49 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
             fail_msg("%s: %s", refused[i][0], error.message);
         train_recipe_free(r);
     }
+}
+
+/* Whether a run that was begun with `first` over the least recipe may go on with `then`. */
+static bool goes_on(const scratch *s, const char *least, const char *const *first,
+                    const char *const *then)
+{
+    train_recipe *a = NULL, *b = NULL;
+    marco_error error = {0};
+    const char *path = put(s, "recipe.json", least);
+    assert_int_equal(train_recipe_read(path, first, 2, &a, &error), MARCO_OK);
+    assert_int_equal(train_recipe_read(path, then, 2, &b, &error), MARCO_OK);
+    char *text = train_recipe_text(a);
+    bool fine = train_recipe_goes_on(b, put(s, "earlier.json", text), &error) == MARCO_OK;
+    base_free(text);
+    train_recipe_free(a);
+    train_recipe_free(b);
+    return fine;
+}
+
+static void what_follows_steps_goes_on_with_more(void **state)
+{
+    static const char drops[] =
+        LEAST ", \"dropout\": {\"what\": \"experts\", \"rate\": 0.5, \"end_rate\": 0}}";
+    static const char *const ten[] = {"steps=10", "seed=0"},
+                             *const twenty[] = {"steps=20", "seed=0"},
+                             *const five[] = {"steps=20", "dropout.end_step=5"},
+                             *const six[] = {"steps=20", "dropout.end_step=6"};
+    assert_true(goes_on(*state, drops, ten, twenty));
+    assert_true(goes_on(*state, drops, five, five));
+    assert_false(goes_on(*state, drops, five, six));
+    assert_false(goes_on(*state, drops, ten, five));
+    assert_false(goes_on(*state, drops, five, ten));
+}
+
+/* A checkpoint's path may be another, a shape in its place is another run. */
+static void the_model_may_have_moved(void **state)
+{
+    static const char *const here[] = {"model=/here", "seed=0"},
+                             *const there[] = {"model=/there", "seed=0"},
+                             *const shape[] = {"steps=10", "seed=0"};
+    assert_true(goes_on(*state, LEAST "}", here, there));
+    assert_false(goes_on(*state, LEAST "}", here, shape));
+    assert_false(goes_on(*state, LEAST "}", shape, here));
 }
 
 static void numbers_come_back_exactly(void **state)
@@ -315,6 +367,8 @@ int main(void)
         SCRATCH_TEST(unknown_keys_name_the_nearest),
         SCRATCH_TEST(values_out_of_range_name_key_and_file),
         SCRATCH_TEST(a_run_goes_on_by_its_recipe_alone),
+        SCRATCH_TEST(what_follows_steps_goes_on_with_more),
+        SCRATCH_TEST(the_model_may_have_moved),
         SCRATCH_TEST(numbers_come_back_exactly),
         SCRATCH_TEST(running_out_of_memory_leaves_nothing),
     };
