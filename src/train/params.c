@@ -124,8 +124,7 @@ static marco_status list(train_params *params, const train_params_choice *choice
     return MARCO_OK;
 }
 
-/* ---- what a choice must be
- * ------------------------------------------------------------------------- */
+/* ---- what a choice must be ----------------------------------------------------------------- */
 
 static marco_status check_patterns(const train_params *params, const char *key,
                                    const char *const *patterns, size_t n, marco_error *error)
@@ -168,8 +167,7 @@ static marco_status check_choice(const train_params *params, const train_params_
     return status;
 }
 
-/* ---- places
- * ------------------------------------------------------------------------------------------ */
+/* ---- places -------------------------------------------------------------------------------- */
 
 static void place(train_params *params, const train_comm *comm)
 {
