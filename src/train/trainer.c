@@ -332,6 +332,10 @@ static marco_status go_on(trainer *t, marco_error *error)
             status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
         t->step = t->resumed = checkpoint->step;
         snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
+    } else if (!status) {
+        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
+                                       t->recipe->choice.seed, error);
+        status = train_comm_settle(t->comm, status, error);
     }
     train_checkpoint_free(checkpoint);
     return status;
