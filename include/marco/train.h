@@ -10,8 +10,7 @@
 extern "C" {
 #endif
 
-/* ---- tokenizer
- * ----------------------------------------------------------------------------------- */
+/* ---- tokenizer ----------------------------------------------------------------------------- */
 
 typedef struct marco_tokenizer_train_params {
     const char *const *files; /* [n_files] text, or JSONL with a "text" (or chat "messages") field,
@@ -47,8 +46,7 @@ MARCO_API marco_status marco_tokenizer_train(const char *to,
                                              marco_tokenizer_train_stats *stats,
                                              marco_error *error);
 
-/* ---- data
- * ---------------------------------------------------------------------------------------- */
+/* ---- data ---------------------------------------------------------------------------------- */
 
 typedef struct marco_data_params {
     const char *tokenizer;    /* a checkpoint or tokenizer.json */
@@ -84,8 +82,7 @@ typedef struct marco_data_stats {
 MARCO_API marco_status marco_data_build(const char *to, const marco_data_params *params,
                                         marco_data_stats *stats, marco_error *error);
 
-/* ---- training
- * ------------------------------------------------------------------------------------ */
+/* ---- training ------------------------------------------------------------------------------ */
 
 /* Chooses OpenBLAS's kernels for processors that it does not know yet, through the environment:
  * once, at the start of a program that will train, while it has one thread. */

@@ -51,8 +51,7 @@ marco_data_params marco_data_params_default(void)
     return (marco_data_params){0};
 }
 
-/* ---- parameters --------------------------------------------------------------------------------
- */
+/* ---- parameters ---------------------------------------------------------------------------- */
 
 static marco_status check_params(const char *to, const marco_data_params *p, marco_error *error)
 {
@@ -157,8 +156,7 @@ static marco_status begin(build *b, const char *to)
     return status;
 }
 
-/* ---- windows -----------------------------------------------------------------------------------
- */
+/* ---- windows ------------------------------------------------------------------------------- */
 
 static void encode_part(void *user, int64_t part, int thread)
 {
@@ -273,8 +271,7 @@ static marco_status read_file(build *b, size_t file)
     return status;
 }
 
-/* ---- data.json ---------------------------------------------------------------------------------
- */
+/* ---- data.json ----------------------------------------------------------------------------- */
 
 static json_t *split_json(data_writer *writer, const char *digest)
 {
@@ -331,8 +328,7 @@ static marco_status write_json(build *b, char digests[2][BASE_SHA256_TEXT])
     return status;
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------
- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
 static marco_status finish(build *b)
 {

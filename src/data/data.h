@@ -9,8 +9,7 @@
 
 #include "marco/marco.h"
 
-/* ---- what `marco data` writes: a folder of shards (docs/data.md has the format) -----------------
- */
+/* ---- what `marco data` writes: a folder of shards (docs/data.md has the format) ------------ */
 
 typedef struct data_set data_set;
 
@@ -46,8 +45,7 @@ const char *data_set_place(const data_set *set, int64_t i, int64_t *number);
 marco_status data_tokenizer_digest(const marco_tokenizer *tokenizer, char out[65],
                                    marco_error *error);
 
-/* ---- batches (loader.c) -------------------------------------------------------------------------
- */
+/* ---- batches (loader.c) -------------------------------------------------------------------- */
 
 typedef struct data_source {
     const char *path;

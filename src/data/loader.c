@@ -12,8 +12,7 @@
 /* Streams of random numbers. */
 enum { CHOICE, ORDER }; /* which source; ORDER + i: the order of source i, a number an epoch */
 
-/* ---- batches -----------------------------------------------------------------------------------
- */
+/* ---- batches ------------------------------------------------------------------------------- */
 
 marco_status data_batch_create(int64_t n_seqs, int64_t seq_len, data_batch **out,
                                marco_error *error)
@@ -48,8 +47,7 @@ void data_batch_free(data_batch *batch)
     base_free(batch);
 }
 
-/* ---- creating ----------------------------------------------------------------------------------
- */
+/* ---- creating ------------------------------------------------------------------------------ */
 
 static marco_status check_params(const data_loader_params *p, marco_error *error)
 {
@@ -176,8 +174,7 @@ data_loader_stats data_loader_counts(const data_loader *loader)
     return loader->stats;
 }
 
-/* ---- streams of documents ----------------------------------------------------------------------
- */
+/* ---- streams of documents ------------------------------------------------------------------ */
 
 int64_t data_loader_document(const data_loader *loader, size_t stream)
 {
@@ -202,8 +199,7 @@ static void next_document(data_stream *stream)
     }
 }
 
-/* ---- sequences ---------------------------------------------------------------------------------
- */
+/* ---- sequences ----------------------------------------------------------------------------- */
 
 /* Where a sequence goes. */
 typedef struct slot {
@@ -350,8 +346,7 @@ static marco_status pack_whole(data_loader *loader, size_t k, const slot *row, i
     return MARCO_OK;
 }
 
-/* ---- batches -----------------------------------------------------------------------------------
- */
+/* ---- batches ------------------------------------------------------------------------------- */
 
 /* The source of a sequence, from its number alone. */
 static size_t choose(const data_loader *loader, int64_t sequence)

@@ -17,8 +17,7 @@ struct data_set {
     int64_t n_shards, n_documents, n_tokens;
 };
 
-/* ---- data.json ---------------------------------------------------------------------------------
- */
+/* ---- data.json ----------------------------------------------------------------------------- */
 
 static marco_status need(const char *path, bool there, const char *key, marco_error *error)
 {
@@ -102,8 +101,7 @@ static marco_status read_json(data_set *set, const char *path, data_split split,
     return status;
 }
 
-/* ---- shards ------------------------------------------------------------------------------------
- */
+/* ---- shards -------------------------------------------------------------------------------- */
 
 /* A shard among others: from the same run of marco data, as far as can be told. */
 static marco_status check_shard(const data_set *set, const data_shard *shard, marco_error *error)
@@ -190,8 +188,7 @@ void data_set_close(data_set *set)
     base_free(set);
 }
 
-/* ---- questions ---------------------------------------------------------------------------------
- */
+/* ---- questions ----------------------------------------------------------------------------- */
 
 int64_t data_set_documents(const data_set *set)
 {

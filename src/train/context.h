@@ -65,8 +65,7 @@ void train_linear_back(const train_context *ctx, const train_param *w, int64_t m
 /* Floats of scratch a thread needs for the two. */
 int64_t train_linear_scratch(const model_config *config);
 
-/* ---- RMSNorm (norm.c) --------------------------------------------------------------------------
- */
+/* ---- RMSNorm (norm.c) ---------------------------------------------------------------------- */
 
 /* out [n, cols] = rmsnorm(x) * weight, row by row. */
 void train_norm(const train_context *ctx, const train_param *weight, const float *x, int64_t n,
@@ -77,8 +76,7 @@ void train_norm_back(const train_context *ctx, const train_param *weight, const 
                      const float *dy, int64_t n, float *dx, float *partial);
 int64_t train_norm_partial(int64_t n, int64_t cols);
 
-/* ---- the embedding (embedding.c) ---------------------------------------------------------------
- */
+/* ---- the embedding (embedding.c) ----------------------------------------------------------- */
 
 /* out [T, E] = rows of the matrix. */
 void train_embedding(const train_context *ctx, const train_tokens *tokens, float *out);

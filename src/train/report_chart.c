@@ -24,8 +24,7 @@ typedef struct scale {
     double step; /* between ticks; of a log scale 0 */
 } scale;
 
-/* ---- scales
- * -------------------------------------------------------------------------------------- */
+/* ---- scales -------------------------------------------------------------------------------- */
 
 /* 1, 2 or 5 times a power of ten, about range / wanted. */
 static double nice_step(double range, int wanted)
@@ -122,8 +121,7 @@ static double place(const scale *s, double value)
                   : (value - s->low) / (s->high - s->low);
 }
 
-/* ---- drawing
- * ------------------------------------------------------------------------------------- */
+/* ---- drawing ------------------------------------------------------------------------------- */
 
 /* Percent with two digits, without the locale's comma. */
 static void add_percent(base_text *out, const char *key, double share)
@@ -247,8 +245,7 @@ static void write_level(base_text *out, const report_chart *chart, const scale *
     base_text_add(out, "</text>\n");
 }
 
-/* ---- labels at the ends of lines
- * ----------------------------------------------------------------- */
+/* ---- labels at the ends of lines ----------------------------------------------------------- */
 
 typedef struct end_label {
     const report_curve *curve;
@@ -311,8 +308,7 @@ static void write_labels(base_text *out, const report_chart *chart, const scale 
     }
 }
 
-/* ---- the chart
- * ----------------------------------------------------------------------------------- */
+/* ---- the chart ----------------------------------------------------------------------------- */
 
 static bool has_numbers(const report_chart *chart)
 {

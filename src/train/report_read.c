@@ -15,8 +15,7 @@ enum {
     MAX_SIDE = 1 << 16, /* layers, experts */
 };
 
-/* ---- lines
- * --------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
 const report_step *report_find(const report_run *run, int64_t step)
 {
@@ -261,6 +260,7 @@ static void keep_valids(reader *r)
 
 /* ---- the file
  * ------------------------------------------------------------------------------------ */
+/* ---- the file ------------------------------------------------------------------------------ */
 
 /* `number` counts from 1. A line that makes no sense is counted; only memory can fail. */
 static marco_status take_line(reader *r, const char *path, const base_text *line, size_t number,

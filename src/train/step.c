@@ -15,8 +15,7 @@ static int64_t sparse_layers(const model_config *config)
     return n;
 }
 
-/* ---- passes
- * ---------------------------------------------------------------------------------------- */
+/* ---- passes -------------------------------------------------------------------------------- */
 
 static marco_status run_passes(trainer *t, double weight, train_sums *sums, marco_error *error)
 {
@@ -50,8 +49,7 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
     return status;
 }
 
-/* ---- routers
- * --------------------------------------------------------------------------------------- */
+/* ---- routers ------------------------------------------------------------------------------- */
 
 static void add_routing(trainer *t, train_sums *sums)
 {
@@ -89,8 +87,7 @@ static int32_t step_routing(trainer *t, bool taken)
     return dead;
 }
 
-/* ---- a step
- * ------------------------------------------------------------------------------------------ */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 static marco_status reduce_sums(trainer *t, train_sums *sums, marco_error *error)
 {

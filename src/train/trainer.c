@@ -13,8 +13,7 @@
 #include "train/json.h"
 #include "train/source.h"
 
-/* ---- the roof
- * -------------------------------------------------------------------------------------- */
+/* ---- the roof ------------------------------------------------------------------------------ */
 
 enum { ROOF_PARTS = 64 /* a thread */, ROOF_CALLS = 4, ROOF_ROUNDS = 2048, ROOF_TRIES = 3 };
 
@@ -48,8 +47,7 @@ static double measure_roof(const trainer *t)
     return best;
 }
 
-/* ---- beginning: what every process does for itself
- * ---------------------------------------------------- */
+/* ---- beginning: what every process does for itself ----------------------------------------- */
 
 static marco_status check_sizes(trainer *t, marco_error *error)
 {
@@ -211,8 +209,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
     return status;
 }
 
-/* ---- the plan
- * ------------------------------------------------------------------------------------------ */
+/* ---- the plan ------------------------------------------------------------------------------ */
 
 static train_model_params model_params(const trainer *t)
 {
@@ -271,8 +268,7 @@ static marco_status make_plan(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- beginning: what needs memory
- * ----------------------------------------------------------------------- */
+/* ---- beginning: what needs memory ---------------------------------------------------------- */
 
 static marco_status take_memory(trainer *t, marco_error *error)
 {
@@ -314,8 +310,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- checkpoints
- * ------------------------------------------------------------------------------------------ */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 
 static json_t *make_state(trainer *t)
 {
@@ -407,12 +402,25 @@ static marco_status go_on(trainer *t, marco_error *error)
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     train_checkpoint_free(t->from);
     t->from = NULL;
+    train_checkpoint *checkpoint = NULL;
+    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
+    if (!status && checkpoint) {
+        status =
+            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
+        if (!status)
+            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
+        t->step = t->resumed = checkpoint->step;
+        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
+    } else if (!status) {
+        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
+                                       t->recipe->choice.seed, error);
+        status = train_comm_settle(t->comm, status, error);
+    }
+    train_checkpoint_free(checkpoint);
     return status;
 }
 
-/* ---- the run
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the run ------------------------------------------------------------------------------- */
 
 static bool due(int64_t step, int64_t every, int64_t steps)
 {
@@ -500,8 +508,7 @@ static marco_status loop(trainer *t, marco_train_step *last, marco_error *error)
     return status;
 }
 
-/* ---- the interface
- * ------------------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 static void trainer_end(trainer *t)
 {

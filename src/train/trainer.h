@@ -67,14 +67,12 @@ typedef struct trainer {
     char checkpoint[512];
 } trainer;
 
-/* ---- step.c
- * --------------------------------------------------------------------------------------- */
+/* ---- step.c -------------------------------------------------------------------------------- */
 
 /* One step: batch, passes, optimiser. `out` is filled but for valid_loss. */
 marco_status trainer_step(trainer *t, marco_train_step *out, marco_error *error);
 
-/* ---- validate.c
- * ------------------------------------------------------------------------------------- */
+/* ---- validate.c ---------------------------------------------------------------------------- */
 
 /* Finds the held-out parts of the recipe's sources. Sources without one, or with less than a
  * sequence, are noted and left out; what is there must be sound. */
@@ -89,8 +87,7 @@ json_t *train_valid_state(const train_valid *valid);
  * out. */
 marco_status train_valid_measure(trainer *t, double *loss, double *per_source, marco_error *error);
 
-/* ---- metrics.c: RUN/metrics.jsonl, on rank 0
- * ----------------------------------------------------------- */
+/* ---- metrics.c: RUN/metrics.jsonl, on rank 0 ----------------------------------------------- */
 
 /* Appends; a line that a killed process left half written is ended first. */
 marco_status train_metrics_open(const char *folder, train_metrics **out, marco_error *error);

@@ -151,6 +151,53 @@ done
 check 'adapters are written' cmp "a-$kind/$last/adapters.safetensors" \
     "b-$kind/$last/adapters.safetensors"
 
+# BF16 forgets nothing of the model that training begins from: the masters have it.
+works "$marco" train recipe.json --to masters --set weights=bf16 --set steps=1 \
+    --set schedule.warmup=0 --set optimizer.lr=1e-8
+check 'masters are the source in full' python3 - <<'PYTHON'
+import array, json, struct
+def tensors(path):
+    data = open(path, "rb").read()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + size])
+    header.pop("__metadata__", None)
+    return {name: array.array("f", data[8 + size:][slice(*t["data_offsets"])])
+            for name, t in header.items() if t["dtype"] == "F32"}
+masters = tensors("masters/checkpoints/step-00000001/optimizer.safetensors")
+source = tensors("model/model.safetensors")
+names = [name for name in source if "master." + name in masters]
+assert len(names) > 5, list(masters)
+for name in names:
+    far = max(abs(a - b) for a, b in zip(source[name], masters["master." + name]))
+    assert far < 1e-6, (name, far)
+PYTHON
+
+# What fills up a chat's sequence is nothing to the routers.
+line='{"messages": [{"role": "user", "content": "the river"},'
+line="$line"' {"role": "assistant", "content": "a stone"}]}'
+yes "$line" | head -n 40 >chat.jsonl
+works "$marco" data --tokenizer model --to chat --chat chat.jsonl
+check 'padding is nothing to the routers' python3 - "$marco" <<'PYTHON'
+import json, subprocess, sys
+split = json.load(open("chat/data.json"))["splits"]["train"]
+length = split["tokens"] // split["documents"] - 1
+def lines(seq_len):
+    settings = ['data.sources=["chat"]', "data.kind=chat", f"seq_len={seq_len}", "steps=5",
+                "valid.every=0", "balance.kind=switch", "balance.z_loss=0.1", "dropout.rate=0",
+                "log_load_every=1"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([sys.argv[1], "train", "recipe.json", "--to", f"chat-{seq_len}", "--quiet"] + sets,
+                   check=True)
+    return [json.loads(line) for line in open(f"chat-{seq_len}/metrics.jsonl")]
+for a, b in zip(lines(length), lines(2 * length - 1)):
+    if a["kind"] == "step":
+        assert a["targets"] == b["targets"]
+        assert all(abs(a[key] - b[key]) < 1e-4 * abs(a[key])
+                   for key in ("loss", "balance", "z_loss", "entropy", "norm")), (a, b)
+    if a["kind"] == "load":
+        assert a["layers"] == b["layers"], (a, b)
+PYTHON
+
 # Another recipe does not go on, unless from the beginning.
 refuses 1 'whole/recipe.json.*"seed" 0.*--restart' \
     "$marco" train recipe.json --to whole --set seed=5

@@ -47,8 +47,7 @@ static data_loader *open_loader(const data_loader_params *p)
     return loader;
 }
 
-/* ---- the order --------------------------------------------------------------------------------
- */
+/* ---- the order ----------------------------------------------------------------------------- */
 
 static void test_order(void **state)
 {
@@ -76,8 +75,7 @@ static void test_order(void **state)
     assert_true(data_order(1, (uint64_t)1 << 61, 12345) < (uint64_t)1 << 61);
 }
 
-/* ---- packing -----------------------------------------------------------------------------------
- */
+/* ---- packing ------------------------------------------------------------------------------- */
 
 /* What a sequence must be, given what the stream's text is: checks one against the text that begins
  * at `at` of the order; returns nothing that was not checked. */
@@ -233,8 +231,7 @@ static void test_whole(void **state)
     data_loader_close(loader);
 }
 
-/* ---- ranks and going on ------------------------------------------------------------------------
- */
+/* ---- ranks and going on -------------------------------------------------------------------- */
 
 static void assert_same_rows(const data_batch *a, int64_t a_row, const data_batch *b, int64_t b_row,
                              int64_t n)
@@ -402,8 +399,7 @@ static void test_bad_state(void **state)
     data_loader_close(loader);
 }
 
-/* ---- mixtures ----------------------------------------------------------------------------------
- */
+/* ---- mixtures ------------------------------------------------------------------------------ */
 
 /* The share of sequences that come from the first source, whose letter is x. */
 static double first_share(data_loader_params *p)
@@ -446,8 +442,7 @@ static void test_mixture(void **state)
     }
 }
 
-/* ---- refusals ----------------------------------------------------------------------------------
- */
+/* ---- refusals ------------------------------------------------------------------------------ */
 
 static void test_refused(void **state)
 {

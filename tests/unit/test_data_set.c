@@ -9,8 +9,7 @@
 
 static const char text[] = "one\nthree\nfour and more\nx\n";
 
-/* ---- what was written --------------------------------------------------------------------------
- */
+/* ---- what was written ---------------------------------------------------------------------- */
 
 static void test_shards(void **state)
 {
@@ -73,8 +72,7 @@ static void test_digest(void **state)
     assert_string_not_equal(one, other);
 }
 
-/* ---- what is damaged ---------------------------------------------------------------------------
- */
+/* ---- what is damaged ----------------------------------------------------------------------- */
 
 typedef struct bytes {
     char *data;
