@@ -40,8 +40,10 @@ typedef struct train_routing {
 /* What happens in one pass, the same on all layers. */
 typedef struct train_routing_pass {
     double dropout_rate; /* [0, 1), of now */
-    uint64_t seed, pass; /* pass counts passes of the run, over all processes: what is masked
-                            depends on these, the layer and the token alone */
+    /* pass: the number of its first sequence in the run, counted over all processes. What is masked
+     * depends on the seed, the layer and this number; per token, on the token's own number, pass *
+     * seq_len + its place in the pass, and so not on how sequences are put into passes. */
+    uint64_t seed, pass;
     bool training;       /* false: no masks, no bias (checkpoints have no place for it), and
                             nothing is counted */
     double aux_scale;    /* factor of the balancing and z losses' gradients: their weight in the

@@ -47,14 +47,22 @@ static bool has_masks(const train_sparse *s)
     return s->pass->training && s->routing->dropout != TRAIN_DROP_NONE && s->pass->dropout_rate > 0;
 }
 
+/* What a draw is for: the token's number in the run, or that of its pass. So a token's masks are the
+ * same in whatever pass, and of whatever process, it is. */
+static uint64_t number_of(const train_sparse *s, int64_t token)
+{
+    uint64_t pass = s->pass->pass;
+    return token < 0 ? pass : pass * (uint64_t)s->tokens->seq_len + (uint64_t)token;
+}
+
 /* One number in [0, 1) for each expert: those below the result are masked. It is the rate, or less
  * where fewer than K would stay. token -1: for the pass. */
 static float draw(const train_sparse *s, int64_t token, float *draws)
 {
     /* Paths are drawn alike on all layers. */
     uint64_t layer = s->routing->dropout == TRAIN_DROP_PATHS ? 0 : (uint64_t)s->layer + 1;
-    uint64_t key = base_random_u64(s->pass->seed, DROPOUT_STREAM, s->pass->pass);
-    key = base_random_u64(key, layer, (uint64_t)(token + 1));
+    uint64_t key = base_random_u64(s->pass->seed, DROPOUT_STREAM, number_of(s, token));
+    key = base_random_u64(key, layer, token >= 0);
     for (int64_t i = 0; i < s->experts; i++)
         draws[i] =
             (float)(base_random_mix(key + (uint64_t)(i + 1) * BASE_RANDOM_STEP) >> 40) * 0x1p-24f;

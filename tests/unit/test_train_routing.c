@@ -162,6 +162,33 @@ static void masks_are_drawn_as_asked(void **state)
     free(b);
 }
 
+/* However sequences are put into passes. */
+static void tokens_keep_their_masks_in_any_pass(void **state)
+{
+    (void)state;
+    int64_t half = shape.n / 2;
+    size_t size = (size_t)(shape.n * shape.experts);
+    bool *both = malloc(size), *second = malloc(size);
+    assert_true(both && second);
+    for (int paths = 0; paths <= 1; paths++) {
+        experts_fixture f;
+        experts_open(&f, &shape);
+        f.routing.dropout = paths ? TRAIN_DROP_PATHS : TRAIN_DROP_EXPERTS;
+        f.routing.dropout_per_token = true;
+        f.pass.dropout_rate = 0.3;
+        f.tokens = (train_tokens){.n_seqs = 2, .seq_len = half, .n = 2 * half};
+        draw(&f, 0, 10, both);
+        f.tokens = (train_tokens){.n_seqs = 1, .seq_len = half, .n = half};
+        draw(&f, 0, 11, second);
+        size = (size_t)(half * shape.experts);
+        assert_memory_equal(both + size, second, size);
+        assert_memory_not_equal(both, second, size);
+        experts_close(&f);
+    }
+    free(both);
+    free(second);
+}
+
 static void masks_have_their_rate(void **state)
 {
     (void)state;
@@ -475,6 +502,7 @@ int main(void)
         cmocka_unit_test(the_lower_index_wins_a_tie),
         cmocka_unit_test(a_bias_moves_the_choice_alone),
         cmocka_unit_test(masks_are_drawn_as_asked),
+        cmocka_unit_test(tokens_keep_their_masks_in_any_pass),
         cmocka_unit_test(masks_have_their_rate),
         cmocka_unit_test(enough_experts_stay),
         cmocka_unit_test(a_pass_is_counted_once),
