@@ -279,11 +279,8 @@ static marco_status take_memory(trainer *t, marco_error *error)
     marco_status status =
         train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
     if (!status) {
-        /* Its files are not needed any more; a checkpoint's may soon be removed. */
         t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
         t->source->tokenizer = NULL;
-        model_source_close(t->source);
-        t->source = NULL;
         status =
             train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
     }
@@ -407,6 +404,15 @@ static marco_status go_on(trainer *t, marco_error *error)
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     train_checkpoint_free(t->from);
     t->from = NULL;
+    return status;
+}
+
+/* The files that training began from are not needed any more; a checkpoint's may soon be removed. */
+static marco_status begin_or_go_on(trainer *t, marco_error *error)
+{
+    marco_status status = go_on(t, error);
+    model_source_close(t->source);
+    t->source = NULL;
     return status;
 }
 
@@ -576,7 +582,7 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
     if (!status)
         status = t->comm->ops->all_reduce_f64(t->comm, TRAIN_WORLD, &t->roof, 1, error);
     if (!status)
-        status = go_on(t, error);
+        status = begin_or_go_on(t, error);
     if (!status && t->comm->rank[TRAIN_WORLD] == 0)
         status = train_metrics_open(t->run->folder, &t->metrics, error);
     if (!status && t->metrics)
