@@ -238,6 +238,29 @@ static void put(void *user, const train_param *param, int64_t at, const float *x
                x, (size_t)n * sizeof(float));
 }
 
+/* One value that is none makes the whole run's so: better said now, of the tensor that has it. */
+static marco_status check_finite(const model_source *source, const train_param *param, int64_t mat,
+                                 int64_t row, const float *x, int64_t n, marco_error *error)
+{
+    int64_t bad = 0;
+    for (int64_t i = 0; i < n; i++)
+        bad += !isfinite(x[i]);
+    if (bad == 0)
+        return MARCO_OK;
+    int64_t first = 0;
+    while (isfinite(x[first]))
+        first++;
+    row += first / param->tensor.cols;
+    char place[64] = "";
+    if (param->tensor.mats > 1)
+        snprintf(place, sizeof place, "matrix %lld, ", (long long)mat);
+    return base_fail(error, MARCO_ERROR_FORMAT,
+                     "%s: tensor %s, %srow %lld holds %s, with which nothing can be trained; the "
+                     "file is damaged or was written by a run that went wrong, begin from another",
+                     source->path, param->name, place, (long long)row,
+                     isnan(x[first]) ? "NaN" : "infinity");
+}
+
 static marco_status read_param(const train_reader *to, const train_param *param,
                                model_source *source, void *raw, float *rows, marco_error *error)
 {
@@ -255,6 +278,9 @@ static marco_status read_param(const train_reader *to, const train_param *param,
             if (status)
                 return status;
             tensor_traits_of(t->type)->decode(raw, rows, n * t->cols);
+            status = check_finite(source, param, param->mat0 + mat, row, rows, n * t->cols, error);
+            if (status)
+                return status;
             to->put(to->user, param, (mat * t->rows + row) * t->cols, rows, n * t->cols);
         }
     return MARCO_OK;

@@ -1,4 +1,5 @@
 /* What of a model is trained: choices that mean nothing are refused. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -80,8 +81,54 @@ static void choices_that_mean_nothing_are_refused(void **state)
     train_comm_close(comm);
 }
 
+/* ---- values that are none -------------------------------------------------------------------- */
+
+static float spoilt_with;
+
+static marco_status spoilt_read(model_source *source, size_t index, int64_t mat, int64_t row,
+                                int64_t n, void *dst, marco_error *error)
+{
+    const model_tensor *t = &source->tensors[index];
+    marco_status status = memory_read(source, index, mat, row, n, dst, error);
+    if (t->role == MODEL_EXPERT_UP && t->layer == 1 && mat == 3 && row <= 5 && row + n > 5)
+        ((float *)dst)[(5 - row) * t->cols + t->cols - 1] = spoilt_with;
+    return status;
+}
+
+static void weights_that_are_no_numbers_are_refused(void **state)
+{
+    (void)state;
+    train_comm *comm = NULL;
+    assert_int_equal(train_comm_open(1, &comm, NULL), MARCO_OK);
+    const model_config config = memory_config(MODEL_QWEN3MOE);
+    model_source *source = memory_source_create(&config, TENSOR_F32, false);
+    assert_non_null(source);
+    source->read = spoilt_read;
+    static const float values[] = {NAN, -INFINITY, 1};
+    static const char *const says[] = {"holds NaN", "holds infinity", NULL};
+    for (int bf16 = 0; bf16 <= 1; bf16++)
+        for (int i = 0; i < 3; i++) {
+            const train_params_choice choice = {.type = bf16 ? TENSOR_BF16 : TENSOR_F32};
+            train_params *params = NULL;
+            marco_error error = {0};
+            spoilt_with = values[i];
+            marco_status status = train_params_load(source, &choice, comm, &params, &error);
+            assert_int_equal(status, says[i] ? MARCO_ERROR_FORMAT : MARCO_OK);
+            if (says[i] && (params || !strstr(error.message, says[i]) ||
+                            !strstr(error.message,
+                                    "memory: tensor blk.1.ffn_up_exps.weight, matrix 3, row 5 ")))
+                fail_msg("got \"%s\"", error.message);
+            train_params_free(params);
+        }
+    memory_close(source);
+    train_comm_close(comm);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(choices_that_mean_nothing_are_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(choices_that_mean_nothing_are_refused),
+        cmocka_unit_test(weights_that_are_no_numbers_are_refused),
+    };
     return cmocka_run_group_tests_name("what is trained", tests, NULL, NULL);
 }
