@@ -134,8 +134,8 @@ static void widen(const char *text, size_t size, base_text *out)
     base_text_add_n(out, text + copied, size - copied);
 }
 
-static marco_status parse_wide(const char *name, const char *text, size_t size, json_t **out,
-                               marco_error *error)
+marco_status format_json_like_file(const char *name, const char *text, size_t size, json_t **out,
+                                   marco_error *error)
 {
     json_error_t problem;
     json_t *value = parse(text, size, &problem);
@@ -159,7 +159,7 @@ marco_status format_json_file(const char *path, size_t limit, json_t **out, marc
     marco_status status = base_file_slurp(path, limit, &text, &size, error);
     if (status)
         return status;
-    status = parse_wide(path, text, size, out, error);
+    status = format_json_like_file(path, text, size, out, error);
     base_free(text);
     return status;
 }

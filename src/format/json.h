@@ -13,13 +13,17 @@
 marco_status format_json_text(const char *name, const char *text, size_t size, json_t **out,
                               marco_error *error);
 
-/* The same of a whole file of at most `limit` bytes. Integers beyond 64 bits become reals here:
- * configuration files have them in fields that nobody reads (transformers writes 10^30 for "no
- * maximum length"), and fields that are read as integers refuse them. */
+/* The same of a whole file of at most `limit` bytes, and of a buffer read as such a file is.
+ * Integers beyond 64 bits become reals here: configuration files have them in fields that nobody
+ * reads (transformers writes 10^30 for "no maximum length"), and fields that are read as integers
+ * refuse them. */
 marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
+marco_status format_json_like_file(const char *name, const char *text, size_t size, json_t **out,
+                                   marco_error *error);
 
-/* One of JSON lines: a line's text, without its end. As format_json_text, but integers become reals,
- * which 64 bits do not bound, unless they are to be `exact`; errors name the column alone. */
+/* One of JSON lines: a line's text, without its end. As format_json_text, but integers become
+ * reals, which 64 bits do not bound, unless they are to be `exact`; errors name the column alone.
+ */
 marco_status format_json_line(const char *text, size_t size, bool exact, json_t **out,
                               marco_error *error);
 

@@ -89,6 +89,23 @@ static void forget_model(recipe_given *g, const char *key, const json_t *value)
         }
 }
 
+/* Is a text written as a number is, whatever its size? What JSON refuses then is no string. */
+static bool is_number(const char *text)
+{
+    text += *text == '-';
+    size_t whole = strspn(text, "0123456789"), part = 0;
+    text += whole;
+    if (*text == '.') {
+        part = strspn(text + 1, "0123456789");
+        text += 1 + part;
+    }
+    if (whole + part > 0 && (*text == 'e' || *text == 'E')) {
+        text += 1 + (text[1] == '+' || text[1] == '-');
+        text += strspn(text, "0123456789");
+    }
+    return whole + part > 0 && *text == '\0';
+}
+
 /* "key.key=value"; the value is JSON, or else text. */
 static marco_status override(recipe_given *g, const char *text, marco_error *error)
 {
@@ -98,14 +115,20 @@ static marco_status override(recipe_given *g, const char *text, marco_error *err
                          "--set '%.200s': give a key, an equals sign and a value, as in steps=100",
                          text);
     char *key = base_strndup(text, (size_t)(equals - text));
+    char name[80];
     json_t *value = NULL;
     marco_error problem;
-    if (format_json_text("--set", equals + 1, strlen(equals + 1), &value, &problem) ==
-        MARCO_ERROR_FORMAT)
+    snprintf(name, sizeof(name), "--set %.60s", key ? key : "");
+    marco_status status =
+        format_json_like_file(name, equals + 1, strlen(equals + 1), &value, &problem);
+    bool no_number = status && is_number(equals + 1);
+    if (status == MARCO_ERROR_FORMAT && !no_number)
         value = json_string(equals + 1);
-    marco_status status = MARCO_OK;
+    status = MARCO_OK;
     if (!key)
         status = base_fail_memory(error, strlen(text), "a recipe");
+    else if (no_number)
+        status = base_fail(error, MARCO_ERROR_FORMAT, "%s", problem.message);
     else if (!value)
         status =
             base_fail(error, MARCO_ERROR_ARGUMENT, "--set '%.200s': the value is not UTF-8", text);

@@ -160,9 +160,14 @@ static void overrides_win(void **state)
     train_recipe_free(r);
     /* A path in place of the shape; typed paths begin where one is. */
     r = read_text(s, LEAST "}", "model=parent.gguf");
-    char here[PATH_MAX], expected[PATH_MAX + 16];
+    char here[PATH_MAX], expected[PATH_MAX + 32];
     assert_non_null(getcwd(here, sizeof(here)));
     snprintf(expected, sizeof(expected), "%s/parent.gguf", here);
+    assert_string_equal(r->model, expected);
+    train_recipe_free(r);
+    /* A path that begins as a number. */
+    r = read_text(s, LEAST "}", "model=12345678901234567890123-steps");
+    snprintf(expected, sizeof(expected), "%s/12345678901234567890123-steps", here);
     assert_string_equal(r->model, expected);
     train_recipe_free(r);
     /* A shape in place of the path. */
@@ -210,6 +215,16 @@ static void values_out_of_range_name_key_and_file(void **state)
            "recipe.json: \"seq_len\" is a number with a fraction");
     refuse(s, LEAST ", \"recompute\": 1}", NULL, "true or false");
     refuse(s, LEAST "}", "steps=0", "--set: \"steps\" is 0");
+    /* A number that is too large is one all the same; what only begins as one is text. */
+    refuse(s, LEAST ", \"batch\": 1e400}", NULL, "a number out of the supported range");
+    refuse(s, LEAST "}", "steps=1e400",
+           "--set steps: line 1, column 5: a number out of the supported range");
+    refuse(s, LEAST "}", "steps=-1.5E+999", "a number out of the supported range");
+    refuse(s, LEAST ", \"batch\": 12345678901234567890}", NULL,
+           "recipe.json: \"batch\" is a number with a fraction, an exponent or more than 64 bits");
+    refuse(s, LEAST "}", "steps=12345678901234567890",
+           "--set: \"steps\" is a number with a fraction, an exponent or more than 64 bits");
+    refuse(s, LEAST "}", "steps=1e400x", "--set: \"steps\" is a string");
     refuse(s, LEAST "}", "schedule.kind=linear", "constant, cosine, wsd");
     refuse(s, LEAST ", \"optimizer\": 3}", NULL,
            "\"optimizer\" is an integer where an object belongs");
