@@ -44,10 +44,10 @@ typedef struct train_routing_pass {
      * depends on the seed, the layer and this number; per token, on the token's own number, pass *
      * seq_len + its place in the pass, and so not on how sequences are put into passes. */
     uint64_t seed, pass;
-    bool training;       /* false: no masks, no bias (checkpoints have no place for it), and
-                            nothing is counted */
-    double aux_scale;    /* factor of the balancing and z losses' gradients: their weight in the
-                            step's loss (1 / passes of the step over all processes) */
+    bool training;    /* false: no masks, no bias (checkpoints have no place for it), and
+                         nothing is counted */
+    double aux_scale; /* factor of the balancing and z losses' gradients: their weight in the
+                         step's loss (1 / passes of the step over all processes) */
 } train_routing_pass;
 
 /* Of one layer, summed over the passes of a step until train_experts_step. */

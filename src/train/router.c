@@ -47,8 +47,8 @@ static bool has_masks(const train_sparse *s)
     return s->pass->training && s->routing->dropout != TRAIN_DROP_NONE && s->pass->dropout_rate > 0;
 }
 
-/* What a draw is for: the token's number in the run, or that of its pass. So a token's masks are the
- * same in whatever pass, and of whatever process, it is. */
+/* What a draw is for: the token's number in the run, or that of its pass. So a token's masks are
+ * the same in whatever pass, and of whatever process, it is. */
 static uint64_t number_of(const train_sparse *s, int64_t token)
 {
     uint64_t pass = s->pass->pass;

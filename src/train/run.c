@@ -19,8 +19,16 @@ static const char recipe_name[] = "recipe.json", lock_name[] = ".lock";
 
 /* ---- what is in it ------------------------------------------------------------------------- */
 
-/* A folder without a recipe must be empty, but for what a run that was killed at its very beginning
- * left. */
+/* May a folder that is to become a run's hold this: what one that was killed at its very beginning
+ * left, or one that begins has so far? */
+static bool is_beginning(const char *name)
+{
+    static const char temporary[] = ".recipe.json.tmp-";
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, lock_name) == 0 ||
+           strncmp(name, temporary, sizeof temporary - 1) == 0;
+}
+
+/* A folder without a recipe must be empty. */
 static marco_status check_empty(const train_run *run, marco_error *error)
 {
     DIR *dir = opendir(run->folder);
@@ -29,13 +37,36 @@ static marco_status check_empty(const train_run *run, marco_error *error)
     marco_status status = MARCO_OK;
     for (struct dirent *entry; !status && (entry = readdir(dir));) {
         const char *name = entry->d_name;
-        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, lock_name) != 0)
+        if (!is_beginning(name))
             status = base_fail(error, MARCO_ERROR_EXISTS,
                                "%s holds '%s' and no training run; choose another folder",
                                run->folder, name);
     }
     closedir(dir);
     return status;
+}
+
+/* recipe.json is a name that others use too. */
+static marco_status check_recipe(const train_run *run, const char *path, marco_error *error)
+{
+    train_recipe *recipe = NULL;
+    marco_error why;
+    marco_status status = train_recipe_read(path, NULL, 0, &recipe, &why);
+    train_recipe_free(recipe);
+    if (status && status != MARCO_ERROR_MEMORY)
+        return base_fail(error, status,
+                         "%s holds a recipe.json that is no recipe of a training run (%s); choose "
+                         "another folder",
+                         run->folder, why.message);
+    if (status)
+        *error = why;
+    return status;
+}
+
+/* Is the folder a run's, or free to become one? */
+static marco_status check_folder(const train_run *run, const char *path, marco_error *error)
+{
+    return base_exists(path) ? check_recipe(run, path, error) : check_empty(run, error);
 }
 
 static marco_status remove_file(const char *folder, const char *name, marco_error *error)
@@ -126,16 +157,18 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
     if (!path)
         return base_fail_memory(error, strlen(run->folder), "a path");
     marco_status status = make_folder(run->folder, error);
+    /* Once before anything is written into what may be a stranger's folder, and once more when
+     * nobody else changes it. */
+    if (!status)
+        status = check_folder(run, path, error);
     if (!status)
         status = lock(run, notes, error);
     if (!status)
+        status = check_folder(run, path, error);
+    if (!status)
         base_folder_sweep(run->folder, recipe_name);
-    if (!status && !base_exists(path))
-        status = check_empty(run, error);
-    else if (!status && restart)
-        status = clear(run, error);
-    else if (!status)
-        status = train_recipe_goes_on(recipe, path, error);
+    if (!status && base_exists(path))
+        status = restart ? clear(run, error) : train_recipe_goes_on(recipe, path, error);
     if (!status)
         status = write_recipe(path, recipe, error);
     if (!status)

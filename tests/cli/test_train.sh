@@ -329,19 +329,46 @@ echo thesis >mine/thesis.txt
 refuses 1 "mine holds 'thesis.txt'" "$marco" train recipe.json --to mine
 refuses 1 "mine holds 'thesis.txt'" "$marco" train recipe.json --to mine --restart
 
-# Weights that are not numbers: no checkpoint of them, and an end after a few steps.
+# What is refused leaves a stranger's folder as it was.
+check 'no lock is left' [ "$(ls -A mine)" = thesis.txt ]
+works "$marco" synth tiny-qwen3moe stranger --type F32
+refuses 1 "stranger holds" "$marco" train recipe.json --to stranger
+works "$marco" synth tiny-qwen3moe stranger --type F32 --overwrite
+mkdir soup
+echo '{"name": "my soup recipe"}' >soup/recipe.json
+echo potatoes >soup/metrics.jsonl
+cp -r soup soup-before
+for option in -q --restart; do
+    refuses 1 'soup holds a recipe.json that is no recipe .*"name".*another folder' \
+        "$marco" train recipe.json --to soup $option
+done
+check 'the soup is as it was' diff -r soup-before soup
+# What a run that was killed at its beginning left, is no stranger's.
+mkdir begun
+touch begun/.lock begun/.recipe.json.tmp-4000000-0
+works "$marco" train recipe.json --to begun --set steps=4
+check 'and is swept' [ ! -e begun/.recipe.json.tmp-4000000-0 ]
+
+# Weights that are not numbers are refused with their name; where they overflow, the run ends after
+# a few steps.
 cp -r model nan
-python3 - <<'PYTHON'
-import json, struct
+spoil() {
+    python3 - "$1" <<'PYTHON'
+import json, struct, sys
 with open("nan/model.safetensors", "r+b") as file:
     size = struct.unpack("<Q", file.read(8))[0]
     header = json.loads(file.read(size))
     file.seek(8 + size + header["model.layers.1.self_attn.o_proj.weight"]["data_offsets"][0])
-    file.write(struct.pack("<f", float("nan")))
+    file.write(struct.pack("<f", float(sys.argv[1])))
 PYTHON
+}
+spoil nan
+refuses 1 'nan.*: tensor blk.1.attn_output.weight, row 0 holds NaN' \
+    "$marco" train recipe.json --to nan0 --set model=nan
+check 'no checkpoint of NaN' [ -z "$(ls nan0/checkpoints)" ]
+spoil 3e38
 refuses 1 'not finite|not a finite' "$marco" train recipe.json --to nan1 --set model=nan \
     --set valid.every=0
-check 'no checkpoint of NaN' [ -z "$(ls nan1/checkpoints)" ]
 
 # A disk that fills during a checkpoint: a limit on the size of files stands in for it.
 cp -r whole full
