@@ -42,8 +42,7 @@ static const cli_option options[] = {
                "No progress and no summary."),
 };
 
-/* ---- progress ---------------------------------------------------------------------------------
- */
+/* ---- progress ------------------------------------------------------------------------------ */
 
 typedef struct shown {
     const command *self;
@@ -158,8 +157,7 @@ static int cancelled(void *user)
     return 1;
 }
 
-/* ---- what is printed at the end ---------------------------------------------------------------
- */
+/* ---- what is printed at the end ------------------------------------------------------------ */
 
 static void print_row(const char *what, const char *value)
 {
@@ -257,8 +255,7 @@ static int report(const command *self, const struct train_options *o, marco_stat
     return EXIT_SUCCESS;
 }
 
-/* ---- the command ------------------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------------------------- */
 
 static int print_recipe(const command *self, const marco_train_params *params)
 {

@@ -10,8 +10,7 @@
 extern "C" {
 #endif
 
-/* ---- tokenizer
- * ----------------------------------------------------------------------------------- */
+/* ---- tokenizer ----------------------------------------------------------------------------- */
 
 typedef struct marco_tokenizer_train_params {
     const char *const *files; /* [n_files] text, or JSONL with a "text" (or chat "messages") field,
@@ -39,15 +38,15 @@ typedef struct marco_tokenizer_train_stats {
 /* Learns a byte-level BPE tokenizer (Qwen2's splitting, NFC) and writes tokenizer.json and
  * tokenizer_config.json, with a ChatML template, into the folder `to`, which transformers loads.
  * Ids: 256 bytes, merges by rank, special tokens. Lines of text, newline included, and strings of
- * JSON are each split on their own; what is merged is what HF's BpeTrainer merges. The same files
+ * JSON are each split on their own; what is merged is what HF's BpeTrainer merges, but for words of
+ * more than 64 KiB, which are counted as several of that length. The same files
  * give the same tokenizer, whatever the number of threads. stats may be NULL. */
 MARCO_API marco_status marco_tokenizer_train(const char *to,
                                              const marco_tokenizer_train_params *params,
                                              marco_tokenizer_train_stats *stats,
                                              marco_error *error);
 
-/* ---- data
- * ---------------------------------------------------------------------------------------- */
+/* ---- data ---------------------------------------------------------------------------------- */
 
 typedef struct marco_data_params {
     const char *tokenizer;    /* a checkpoint or tokenizer.json */
@@ -83,8 +82,7 @@ typedef struct marco_data_stats {
 MARCO_API marco_status marco_data_build(const char *to, const marco_data_params *params,
                                         marco_data_stats *stats, marco_error *error);
 
-/* ---- training
- * ------------------------------------------------------------------------------------ */
+/* ---- training ------------------------------------------------------------------------------ */
 
 /* Chooses OpenBLAS's kernels for processors that it does not know yet, through the environment:
  * once, at the start of a program that will train, while it has one thread. */

@@ -88,6 +88,19 @@ char *base_text_take(base_text *text, size_t *size)
     return data;
 }
 
+bool base_is_blank(const char *s, size_t size)
+{
+    size_t i = 0;
+    while (i < size && (s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r')))
+        i++;
+    return i == size;
+}
+
+size_t base_utf8_mark(const char *s, size_t size)
+{
+    return size >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 /* The well-formed sequences differ only in the range of the second byte (Unicode 15, table 3-7). */
 static size_t lead(unsigned char c, unsigned char *low, unsigned char *high)
 {

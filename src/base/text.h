@@ -29,6 +29,9 @@ char *base_text_take(base_text *text, size_t *size);
 /* A double in the fewest digits that give it back, with a point whatever the locale. */
 void base_shortest(double value, char out[32]);
 
+/* Nothing but ASCII's white space. */
+bool base_is_blank(const char *s, size_t size);
+
 /* ---- UTF-8 --------------------------------------------------------------------------------- */
 
 /* Length 1 to 4 of the well-formed character at s (Unicode 15, table 3-7), its code point in *cp;
@@ -44,6 +47,9 @@ size_t base_utf8_encode(uint32_t cp, char out[4]);
 
 /* Offset of the first byte that is not part of a well-formed character; size when all is well. */
 size_t base_utf8_check(const char *s, size_t size);
+
+/* Bytes of the byte order mark at the beginning of a file's text: 3, or 0 where there is none. */
+size_t base_utf8_mark(const char *s, size_t size);
 
 /* Puts a '?' for every byte of a NUL-terminated text that is no part of a well-formed character. */
 void base_utf8_repair(char *s);

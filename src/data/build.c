@@ -10,6 +10,7 @@
 #include "data/document.h"
 #include "data/input.h"
 #include "data/shard.h"
+#include "format/json.h"
 #include "marco/train.h"
 
 enum {
@@ -50,8 +51,7 @@ marco_data_params marco_data_params_default(void)
     return (marco_data_params){0};
 }
 
-/* ---- parameters --------------------------------------------------------------------------------
- */
+/* ---- parameters ---------------------------------------------------------------------------- */
 
 static marco_status check_params(const char *to, const marco_data_params *p, marco_error *error)
 {
@@ -156,8 +156,7 @@ static marco_status begin(build *b, const char *to)
     return status;
 }
 
-/* ---- windows -----------------------------------------------------------------------------------
- */
+/* ---- windows ------------------------------------------------------------------------------- */
 
 static void encode_part(void *user, int64_t part, int thread)
 {
@@ -272,8 +271,7 @@ static marco_status read_file(build *b, size_t file)
     return status;
 }
 
-/* ---- data.json ---------------------------------------------------------------------------------
- */
+/* ---- data.json ----------------------------------------------------------------------------- */
 
 static json_t *split_json(data_writer *writer, const char *digest)
 {
@@ -320,7 +318,7 @@ static marco_status write_json(build *b, char digests[2][BASE_SHA256_TEXT])
         marco_tokenizer_size(b->tokenizer), "eos", marco_tokenizer_eos(b->tokenizer), "splits",
         "train", split_json(&b->writers[DATA_TRAIN], digests[DATA_TRAIN]), "valid",
         split_json(&b->writers[DATA_VALID], digests[DATA_VALID]), "files", files_json(b));
-    bool dumped = json && data_json_dump(json, JSON_INDENT(1), &text, &size);
+    bool dumped = json && format_json_dump(json, JSON_INDENT(1), &text, &size);
     json_decref(json);
     if (!dumped)
         return base_fail_memory(b->error, 0, DATA_SET_FILE);
@@ -330,8 +328,7 @@ static marco_status write_json(build *b, char digests[2][BASE_SHA256_TEXT])
     return status;
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------
- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
 static marco_status finish(build *b)
 {

@@ -24,30 +24,12 @@ typedef struct chat {
     marco_error *error;
 } chat;
 
-static int append(const char *buffer, size_t size, void *user)
-{
-    base_text_add_n(user, buffer, size);
-    return 0;
-}
-
-bool data_json_dump(const json_t *value, size_t flags, char **text, size_t *size)
-{
-    base_text out = {0};
-    bool dumped = json_dump_callback(value, append, &out, flags | JSON_ENCODE_ANY) == 0;
-    *text = base_text_take(&out, size);
-    if (*text && !dumped) {
-        base_free(*text);
-        *text = NULL;
-    }
-    return *text != NULL;
-}
-
 static marco_status encode(const chat *c, const json_t *messages, bool prompt, ids *out)
 {
     char *text;
     size_t size;
     *out = (ids){0};
-    if (!data_json_dump(messages, JSON_COMPACT, &text, &size))
+    if (!format_json_dump(messages, JSON_COMPACT, &text, &size))
         return base_fail_memory(c->error, 0, "a conversation");
     marco_chat_params params = marco_chat_params_default();
     params.messages = text;
@@ -173,7 +155,7 @@ marco_status data_chat_encode(const data_form *form, const json_t *messages, con
     if (json_is_null(tools))
         tools = NULL;
     marco_status status = check_kinds(messages, tools, error);
-    if (!status && tools && !data_json_dump(tools, JSON_COMPACT, &tools_text, &size))
+    if (!status && tools && !format_json_dump(tools, JSON_COMPACT, &tools_text, &size))
         status = base_fail_memory(error, 0, "tools");
     c.tools = tools_text;
     if (!status)

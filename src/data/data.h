@@ -9,8 +9,7 @@
 
 #include "marco/marco.h"
 
-/* ---- what `marco data` writes: a folder of shards (docs/data.md has the format) -----------------
- */
+/* ---- what `marco data` writes: a folder of shards (docs/data.md has the format) ------------ */
 
 typedef struct data_set data_set;
 
@@ -32,7 +31,6 @@ void data_set_close(data_set *set); /* NULL is allowed */
 int64_t data_set_documents(const data_set *set);
 int64_t data_set_tokens(const data_set *set);
 int32_t data_set_vocab(const data_set *set); /* the tokenizer's ids are below it */
-int32_t data_set_eos(const data_set *set);   /* the tokenizer's end of sequence, -1: none */
 /* 0 <= i < data_set_documents */
 data_document data_set_document(const data_set *set, int64_t i);
 /* 64 hexadecimal digits that name the tokenizer's ids, to be compared. Lives as long as the set. */
@@ -47,8 +45,7 @@ const char *data_set_place(const data_set *set, int64_t i, int64_t *number);
 marco_status data_tokenizer_digest(const marco_tokenizer *tokenizer, char out[65],
                                    marco_error *error);
 
-/* ---- batches (loader.c) -------------------------------------------------------------------------
- */
+/* ---- batches (loader.c) -------------------------------------------------------------------- */
 
 typedef struct data_source {
     const char *path;
@@ -78,12 +75,17 @@ typedef struct data_loader_params {
     uint64_t seed;
 } data_loader_params;
 
+/* Whether these parameters find a sequence in the set: a document, and of pre-training as many
+ * tokens as a sequence has. */
+bool data_set_suffices(const data_set *set, const data_loader_params *params);
+
 typedef struct data_loader data_loader;
 
 /* Sequences of seq_len ids with the ids that follow them; see train_tokens. */
 typedef struct data_batch {
     int64_t n_seqs, seq_len;
     int32_t *ids, *targets, *starts; /* [n_seqs * seq_len] */
+    int32_t *lengths;                /* [n_seqs] ids of each that are no padding, 1 to seq_len */
     int64_t n_targets;               /* targets that are not -1 */
     int64_t n_padding;               /* ids that are padding */
 } data_batch;
@@ -100,9 +102,10 @@ void data_loader_close(data_loader *loader); /* NULL is allowed */
 
 /* The next `total` sequences of the run; `batch` takes those numbered first .. first +
  * batch->n_seqs - 1 of them (the share of one process), the others are passed over, which costs
- * little. Padding has targets -1 and attends to itself (starts = its own index). A damaged file
- * whose ids are outside the vocabulary is an error of the process that takes them, and leaves the
- * loader where it was. A batch may hold no target at all (chats whose prompts fill it). */
+ * little. Padding stands at a sequence's end, from batch->lengths on; it has targets -1 and attends
+ * to itself (starts = its own index). A damaged file whose ids are outside the vocabulary is an
+ * error of the process that takes them, and leaves the loader where it was. A batch may hold no
+ * target at all (chats whose prompts fill it). */
 marco_status data_loader_next(data_loader *loader, int64_t total, int64_t first, data_batch *batch,
                               marco_error *error);
 

@@ -71,7 +71,7 @@ static void encode_chat(const data_form *form, const json_t *line, data_job *job
         fail(job, status, &error);
         return;
     }
-    if (!data_json_dump(messages, JSON_COMPACT, &text, &job->bytes)) {
+    if (!format_json_dump(messages, JSON_COMPACT, &text, &job->bytes)) {
         job->status = MARCO_ERROR_MEMORY;
         return;
     }
@@ -101,27 +101,17 @@ static void encode_line(const data_form *form, const json_t *line, data_job *job
 
 static void encode_json(const data_form *form, const char *text, size_t size, data_job *job)
 {
-    json_error_t problem;
-    size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
-    /* Only the numbers of conversations matter. Taken as reals others have no bounds to break. */
-    if (!form->chat)
-        flags |= JSON_DECODE_INT_AS_REAL;
-    json_t *line = json_loadb(text, size, flags, &problem);
-    if (line)
+    marco_error error = {0};
+    json_t *line = NULL;
+    /* Only the numbers of conversations matter. */
+    marco_status status = format_json_line(text, size, form->chat, &line, &error);
+    if (!status)
         encode_line(form, line, job);
-    else if (json_error_code(&problem) == json_error_out_of_memory || !problem.text[0])
-        job->status = MARCO_ERROR_MEMORY;
+    else if (status == MARCO_ERROR_MEMORY)
+        job->status = status;
     else
-        bad(job, "column %d: not valid JSON: %s", problem.column, problem.text);
+        bad(job, "%s", error.message);
     json_decref(line);
-}
-
-static bool is_blank(const char *text, size_t size)
-{
-    size_t i = 0;
-    while (i < size && (text[i] == ' ' || (text[i] >= '\t' && text[i] <= '\r')))
-        i++;
-    return i == size;
 }
 
 void data_document_encode(const data_form *form, const char *text, data_job *job)
@@ -130,7 +120,7 @@ void data_document_encode(const data_form *form, const char *text, data_job *job
         bad(job, "longer than the %" PRIu64 " bytes that a document may have", form->max_size);
         return;
     }
-    if (is_blank(text, job->size)) {
+    if (base_is_blank(text, job->size)) {
         job->outcome = DATA_EMPTY;
         return;
     }

@@ -46,7 +46,4 @@ void data_document_free(data_job *job);
 marco_status data_chat_encode(const data_form *form, const json_t *messages, const json_t *tools,
                               int32_t **ids, uint8_t **targets, size_t *n, marco_error *error);
 
-/* A value as JSON, with jansson's flags. False when out of memory. */
-bool data_json_dump(const json_t *value, size_t flags, char **text, size_t *size);
-
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 enum { BLOCK = 1 << 20 };
 
@@ -50,10 +51,9 @@ static void give(data_input *input, size_t size, data_piece *piece)
     piece->line = input->lines ? ++input->line : 0;
     piece->too_long = input->skipping || size > input->limit;
     input->skipping = false;
-    if (piece->line <= 1 && size >= 3 && memcmp(piece->text, "\xEF\xBB\xBF", 3) == 0) {
-        piece->text += 3;
-        piece->size -= 3;
-    }
+    size_t mark = piece->line <= 1 ? base_utf8_mark(piece->text, size) : 0;
+    piece->text += mark;
+    piece->size -= mark;
     if (input->lines && piece->size && piece->text[piece->size - 1] == '\r')
         piece->size--;
     if (piece->too_long) {

@@ -12,8 +12,7 @@
 /* Streams of random numbers. */
 enum { CHOICE, ORDER }; /* which source; ORDER + i: the order of source i, a number an epoch */
 
-/* ---- batches -----------------------------------------------------------------------------------
- */
+/* ---- batches ------------------------------------------------------------------------------- */
 
 marco_status data_batch_create(int64_t n_seqs, int64_t seq_len, data_batch **out,
                                marco_error *error)
@@ -25,17 +24,18 @@ marco_status data_batch_create(int64_t n_seqs, int64_t seq_len, data_batch **out
                          "a batch of %" PRId64 " sequences of %" PRId64 " tokens cannot be had",
                          n_seqs, seq_len);
     data_batch *batch = base_calloc(1, sizeof *batch);
-    int32_t *numbers = base_alloc_array((size_t)n, 3 * sizeof *numbers);
+    int32_t *numbers = base_alloc_array((size_t)n, 4 * sizeof *numbers);
     if (!batch || !numbers) {
         base_free(batch);
         base_free(numbers);
-        return base_fail_memory(error, (size_t)n * 3 * sizeof *numbers, "a batch");
+        return base_fail_memory(error, (size_t)n * 4 * sizeof *numbers, "a batch");
     }
     *batch = (data_batch){.n_seqs = n_seqs,
                           .seq_len = seq_len,
                           .ids = numbers,
                           .targets = numbers + n,
-                          .starts = numbers + 2 * n};
+                          .starts = numbers + 2 * n,
+                          .lengths = numbers + 3 * n};
     *out = batch;
     return MARCO_OK;
 }
@@ -47,8 +47,7 @@ void data_batch_free(data_batch *batch)
     base_free(batch);
 }
 
-/* ---- creating ----------------------------------------------------------------------------------
- */
+/* ---- creating ------------------------------------------------------------------------------ */
 
 static marco_status check_params(const data_loader_params *p, marco_error *error)
 {
@@ -68,6 +67,12 @@ static marco_status check_params(const data_loader_params *p, marco_error *error
             return base_fail(error, MARCO_ERROR_ARGUMENT, "%s: a weight of %g: must be above 0",
                              p->sources[i].path, p->sources[i].weight);
     return MARCO_OK;
+}
+
+bool data_set_suffices(const data_set *set, const data_loader_params *p)
+{
+    int64_t documents = data_set_documents(set), ends = p->eos >= 0 ? documents : 0;
+    return documents > 0 && (p->whole_documents || data_set_tokens(set) + ends >= p->seq_len);
 }
 
 /* Whether the data can be trained on as the parameters say. */
@@ -91,7 +96,7 @@ static marco_status check_set(const data_loader_params *p, const char *path, con
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: made with a tokenizer of %d ids, but the model's vocabulary is %d",
                          path, data_set_vocab(set), p->n_vocab);
-    if (!p->whole_documents && tokens + (p->eos >= 0 ? documents : 0) < p->seq_len)
+    if (!data_set_suffices(set, p))
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: %" PRId64 " tokens in %" PRId64
                          " documents are less than one sequence of %d; use shorter sequences or "
@@ -169,8 +174,7 @@ data_loader_stats data_loader_counts(const data_loader *loader)
     return loader->stats;
 }
 
-/* ---- streams of documents ----------------------------------------------------------------------
- */
+/* ---- streams of documents ------------------------------------------------------------------ */
 
 int64_t data_loader_document(const data_loader *loader, size_t stream)
 {
@@ -195,33 +199,39 @@ static void next_document(data_stream *stream)
     }
 }
 
-/* ---- sequences ---------------------------------------------------------------------------------
- */
+/* ---- sequences ----------------------------------------------------------------------------- */
 
 /* Where a sequence goes. */
 typedef struct slot {
     int32_t *ids, *targets, *starts; /* [seq_len]; ids NULL: the sequence is passed over */
+    int32_t *length;
 } slot;
 
-/* The documents' ids are checked here, in the copy that is used: the file is somebody else's. */
-static marco_status check_ids(const data_loader *loader, size_t stream, const data_document *d,
-                              int64_t from, int64_t to, marco_error *error)
+/* Tokens [from, from + n) of a document with its eos. They are checked where they were copied to:
+ * the file is somebody else's, and may change meanwhile. */
+static marco_status copy_ids(const data_loader *loader, size_t stream, const data_document *d,
+                             int64_t from, int64_t n, int32_t *out, marco_error *error)
 {
+    const uint32_t n_vocab = (uint32_t)loader->params.n_vocab;
+    int64_t held = d->n - from < n ? d->n - from : n, bad = 0;
     uint32_t above = 0;
-    for (int64_t i = from; i < to; i++)
-        above |= (uint32_t)d->ids[i] >= (uint32_t)loader->params.n_vocab;
+    memcpy(out, d->ids + from, (size_t)held * sizeof *out);
+    for (int64_t i = 0; i < held; i++)
+        above |= (uint32_t)out[i] >= n_vocab;
+    if (held < n)
+        out[held] = loader->params.eos;
     if (!above)
         return MARCO_OK;
-    int64_t number, bad = from;
-    while ((uint32_t)d->ids[bad] < (uint32_t)loader->params.n_vocab && bad + 1 < to)
+    while ((uint32_t)out[bad] < n_vocab)
         bad++;
+    int64_t number;
     const char *path =
         data_set_place(loader->streams[stream].set, data_loader_document(loader, stream), &number);
     return base_fail(error, MARCO_ERROR_FORMAT,
                      "%s: token %" PRId64 " of document %" PRId64
                      " is %d, outside the vocabulary of %d; the file is damaged, make the data "
                      "again",
-                     path, bad, number, d->ids[bad], loader->params.n_vocab);
+                     path, from + bad, number, out[bad], loader->params.n_vocab);
 }
 
 static void count_begun(data_loader *loader, const data_stream *stream)
@@ -229,18 +239,37 @@ static void count_begun(data_loader *loader, const data_stream *stream)
     loader->stats.repeated += stream->at.epoch > 0 && stream->at.token == 0;
 }
 
-/* Token i of a document with its eos, as an input. */
-static int32_t token(const data_loader *loader, const data_document *d, int64_t i)
+/* What ends a conversation is marked in it, so that an eos after it is not to be learnt. */
+static bool is_target(const data_document *d, int64_t i)
 {
-    return i < d->n ? d->ids[i] : loader->params.eos;
+    return !d->target || (i < d->n && d->target[i]);
 }
 
-/* The same as a target. What ends a conversation is marked in it. */
-static int32_t target(const data_loader *loader, const data_document *d, int64_t i)
+/* `n` tokens of a document, from `from` on, at `at` of a row, with what follows each in the
+ * document as its target. */
+static marco_status put(const data_loader *loader, size_t k, const data_document *d, int64_t from,
+                        int64_t n, const slot *row, int64_t at, marco_error *error)
 {
-    if (i == d->n)
-        return d->target ? -1 : loader->params.eos;
-    return !d->target || d->target[i] ? d->ids[i] : -1;
+    int32_t *ids = row->ids + at, *targets = row->targets + at, after = -1;
+    marco_status status = copy_ids(loader, k, d, from, n, ids, error);
+    if (!status && from + n < data_loader_length(loader, d))
+        status = copy_ids(loader, k, d, from + n, 1, &after, error);
+    for (int64_t i = 0; !status && i < n; i++) {
+        int32_t next = i + 1 < n ? ids[i + 1] : after;
+        targets[i] = is_target(d, from + i + 1) ? next : -1;
+        row->starts[at + i] = (int32_t)at;
+    }
+    return status;
+}
+
+/* The first token of the document that the stream is at, as a target. */
+static marco_status put_border(const data_loader *loader, size_t k, const data_document *d,
+                               int32_t *target, marco_error *error)
+{
+    int32_t first = -1;
+    marco_status status = copy_ids(loader, k, d, 0, 1, &first, error);
+    *target = is_target(d, 0) ? first : -1;
+    return status;
 }
 
 /* Documents one after another, cut where the sequence is full. */
@@ -249,27 +278,24 @@ static marco_status pack_stream(data_loader *loader, size_t k, const slot *row, 
     data_stream *stream = &loader->streams[k];
     const int64_t seq_len = loader->params.seq_len;
     const bool across = loader->params.attend_across;
+    if (row->ids)
+        *row->length = (int32_t)seq_len;
     bool border = false; /* the last target is the first token of the document that follows */
     for (int64_t used = 0; used < seq_len || border;) {
         data_document d = data_set_document(stream->set, data_loader_document(loader, k));
         int64_t length = data_loader_length(loader, &d), from = stream->at.token;
         int64_t take = length - from < seq_len - used ? length - from : seq_len - used;
-        int64_t checked = from + take + 1 < d.n ? from + take + 1 : d.n;
-        marco_status status = row->ids ? check_ids(loader, k, &d, from, checked, error) : MARCO_OK;
+        marco_status status = MARCO_OK;
+        if (border)
+            status = put_border(loader, k, &d, &row->targets[used - 1], error);
+        border = false;
+        if (!status && row->ids && take)
+            status = put(loader, k, &d, from, take, row, used, error);
         if (status)
             return status;
-        if (border)
-            row->targets[used - 1] = target(loader, &d, 0);
-        border = false;
         if (take == 0)
             break;
         count_begun(loader, stream);
-        for (int64_t i = from; row->ids && i < from + take; i++) {
-            int64_t at = used + i - from;
-            row->ids[at] = token(loader, &d, i);
-            row->targets[at] = i + 1 < length ? target(loader, &d, i + 1) : -1;
-            row->starts[at] = across ? 0 : (int32_t)used;
-        }
         used += take;
         stream->at.token += take;
         if (stream->at.token == length) {
@@ -277,6 +303,8 @@ static marco_status pack_stream(data_loader *loader, size_t k, const slot *row, 
             border = across && row->ids;
         }
     }
+    if (across && row->ids)
+        memset(row->starts, 0, (size_t)seq_len * sizeof *row->starts);
     return MARCO_OK;
 }
 
@@ -302,28 +330,23 @@ static marco_status pack_whole(data_loader *loader, size_t k, const slot *row, i
         int64_t take = n > 1 ? n - 1 : 1; /* a document of one id has nothing to predict */
         if (take > seq_len - used)
             break;
-        marco_status status = row->ids ? check_ids(loader, k, &d, 0, n, error) : MARCO_OK;
+        marco_status status = row->ids ? put(loader, k, &d, 0, take, row, used, error) : MARCO_OK;
         if (status)
             return status;
-        for (int64_t i = 0; row->ids && i < take; i++) {
-            row->ids[used + i] = d.ids[i];
-            row->targets[used + i] = i + 1 < n ? target(loader, &d, i + 1) : -1;
-            row->starts[used + i] = (int32_t)used;
-        }
         used += take;
         count_begun(loader, stream);
         loader->stats.cut += d.n - n;
         next_document(stream);
     }
     if (row->ids) {
+        *row->length = (int32_t)used;
         pad_row(loader, row, used);
         *padding += seq_len - used;
     }
     return MARCO_OK;
 }
 
-/* ---- batches -----------------------------------------------------------------------------------
- */
+/* ---- batches ------------------------------------------------------------------------------- */
 
 /* The source of a sequence, from its number alone. */
 static size_t choose(const data_loader *loader, int64_t sequence)
@@ -347,6 +370,7 @@ static marco_status fill(data_loader *loader, int64_t total, int64_t first, data
             row.ids = batch->ids + at;
             row.targets = batch->targets + at;
             row.starts = batch->starts + at;
+            row.length = batch->lengths + (i - first);
         }
         status = loader->params.whole_documents
                      ? pack_whole(loader, k, &row, &batch->n_padding, error)

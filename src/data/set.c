@@ -10,15 +10,14 @@ enum { JSON_LIMIT = 1 << 28 };
 struct data_set {
     char *folder;
     bool chat;
-    int32_t n_vocab, eos;
+    int32_t n_vocab;
     char tokenizer[BASE_SHA256_TEXT], digest[BASE_SHA256_TEXT];
     data_shard *shards; /* [n_shards] */
     int64_t *first;     /* [n_shards + 1] number of each shard's first document */
     int64_t n_shards, n_documents, n_tokens;
 };
 
-/* ---- data.json ---------------------------------------------------------------------------------
- */
+/* ---- data.json ----------------------------------------------------------------------------- */
 
 static marco_status need(const char *path, bool there, const char *key, marco_error *error)
 {
@@ -97,14 +96,12 @@ static marco_status read_json(data_set *set, const char *path, data_split split,
     if (!status) {
         set->chat = strcmp(kind, "chat") == 0;
         set->n_vocab = (int32_t)n_vocab;
-        set->eos = (int32_t)eos;
     }
     json_decref(json);
     return status;
 }
 
-/* ---- shards ------------------------------------------------------------------------------------
- */
+/* ---- shards -------------------------------------------------------------------------------- */
 
 /* A shard among others: from the same run of marco data, as far as can be told. */
 static marco_status check_shard(const data_set *set, const data_shard *shard, marco_error *error)
@@ -191,8 +188,7 @@ void data_set_close(data_set *set)
     base_free(set);
 }
 
-/* ---- questions ---------------------------------------------------------------------------------
- */
+/* ---- questions ----------------------------------------------------------------------------- */
 
 int64_t data_set_documents(const data_set *set)
 {
@@ -207,11 +203,6 @@ int64_t data_set_tokens(const data_set *set)
 int32_t data_set_vocab(const data_set *set)
 {
     return set->n_vocab;
-}
-
-int32_t data_set_eos(const data_set *set)
-{
-    return set->eos;
 }
 
 const char *data_set_tokenizer(const data_set *set)

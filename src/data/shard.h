@@ -49,8 +49,7 @@ const char *data_split_name(data_split split);
 enum { DATA_SHARD_NAME = 32 };
 void data_shard_name(data_split split, uint64_t index, char out[DATA_SHARD_NAME]);
 
-/* ---- writing (shard_write.c) -------------------------------------------------------------------
- */
+/* ---- writing (shard_write.c) --------------------------------------------------------------- */
 
 /* The shards of one split. */
 typedef struct data_writer {
@@ -83,8 +82,7 @@ marco_status data_writer_end(data_writer *writer, char digest[BASE_SHA256_TEXT],
 /* Releases what the writer holds, and removes a shard that is not whole. */
 void data_writer_free(data_writer *writer);
 
-/* ---- reading (shard_read.c) --------------------------------------------------------------------
- */
+/* ---- reading (shard_read.c) ---------------------------------------------------------------- */
 
 typedef struct data_shard {
     base_file *file;
@@ -100,8 +98,7 @@ typedef struct data_shard {
 marco_status data_shard_open(const char *path, data_shard *shard, marco_error *error);
 void data_shard_close(data_shard *shard);
 
-/* ---- the tokenizer's digest (digest.c) ---------------------------------------------------------
- */
+/* ---- the tokenizer's digest (digest.c) ----------------------------------------------------- */
 
 marco_status data_tokenizer_hash(const marco_tokenizer *tokenizer, uint8_t out[BASE_SHA256_BYTES],
                                  marco_error *error);

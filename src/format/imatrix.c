@@ -18,8 +18,7 @@
 /* Bytes of the text's name. */
 #define TEXT_LIMIT 65536
 
-/* ---- in memory --------------------------------------------------------------------------------
- */
+/* ---- in memory ----------------------------------------------------------------------------- */
 
 static imatrix_entry *add(imatrix *m, const char *name, size_t name_size, int64_t n_values,
                           int64_t n_mats)
@@ -76,8 +75,7 @@ void imatrix_means(const imatrix_entry *entry, float *out)
     }
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static marco_status check_entry(const char *path, const imatrix_entry *entry, marco_error *error)
 {
@@ -288,8 +286,7 @@ marco_status imatrix_read(const char *path, imatrix *m, marco_error *error)
     return status;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 static void describe(gguf_writer *w, const imatrix *m)
 {

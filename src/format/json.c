@@ -7,10 +7,21 @@
 #include "base/memory.h"
 
 /* NULL with *problem filled in. */
+static json_t *parse_as(const char *text, size_t size, size_t flags, json_error_t *problem)
+{
+    return json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL | flags,
+                      problem);
+}
+
 static json_t *parse(const char *text, size_t size, json_error_t *problem)
 {
-    return json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
-                      problem);
+    return parse_as(text, size, 0, problem);
+}
+
+/* jansson says what is wrong with a text; where it says nothing, memory ran out. */
+static bool is_memory(const json_error_t *problem)
+{
+    return json_error_code(problem) == json_error_out_of_memory || !problem->text[0];
 }
 
 static marco_status give(const char *name, size_t size, json_t *value, const json_error_t *problem,
@@ -20,8 +31,7 @@ static marco_status give(const char *name, size_t size, json_t *value, const jso
         *out = value;
         return MARCO_OK;
     }
-    /* jansson says what is wrong with a text; where it says nothing, memory ran out. */
-    if (json_error_code(problem) == json_error_out_of_memory || !problem->text[0])
+    if (is_memory(problem))
         return base_fail_memory(error, size, name);
     if (json_error_code(problem) == json_error_numeric_overflow)
         return base_fail(error, MARCO_ERROR_FORMAT,
@@ -39,6 +49,37 @@ marco_status format_json_text(const char *name, const char *text, size_t size, j
     json_error_t problem;
     json_t *value = parse(text, size, &problem);
     return give(name, size, value, &problem, out, error);
+}
+
+marco_status format_json_line(const char *text, size_t size, bool exact, json_t **out,
+                              marco_error *error)
+{
+    json_error_t problem;
+    *out = parse_as(text, size, exact ? 0 : JSON_DECODE_INT_AS_REAL, &problem);
+    if (*out)
+        return MARCO_OK;
+    if (is_memory(&problem))
+        return base_fail_memory(error, size, "a line of JSON");
+    return base_fail(error, MARCO_ERROR_FORMAT, "column %d: not valid JSON: %s", problem.column,
+                     problem.text);
+}
+
+static int append(const char *buffer, size_t size, void *user)
+{
+    base_text_add_n(user, buffer, size);
+    return 0;
+}
+
+bool format_json_dump(const json_t *value, size_t flags, char **text, size_t *size)
+{
+    base_text out = {0};
+    bool dumped = json_dump_callback(value, append, &out, flags | JSON_ENCODE_ANY) == 0;
+    *text = base_text_take(&out, size);
+    if (*text && !dumped) {
+        base_free(*text);
+        *text = NULL;
+    }
+    return *text != NULL;
 }
 
 /* ---- integers beyond 64 bits --------------------------------------------------------------- */

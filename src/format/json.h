@@ -18,6 +18,14 @@ marco_status format_json_text(const char *name, const char *text, size_t size, j
  * maximum length"), and fields that are read as integers refuse them. */
 marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
 
+/* One of JSON lines: a line's text, without its end. As format_json_text, but integers become reals,
+ * which 64 bits do not bound, unless they are to be `exact`; errors name the column alone. */
+marco_status format_json_line(const char *text, size_t size, bool exact, json_t **out,
+                              marco_error *error);
+
+/* A value as JSON, with jansson's flags; base_free. False, and NULL, when out of memory. */
+bool format_json_dump(const json_t *value, size_t flags, char **text, size_t *size);
+
 /* What a value is, for messages: "a string", "null". Static. */
 const char *format_json_kind(const json_t *value);
 

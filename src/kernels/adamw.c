@@ -19,8 +19,8 @@ void kern_portable_adamw(float *w, float *m, float *v, const float *g, int64_t n
     float inverse = 1 / sqrtf(p->correct2);
     for (int64_t i = 0; i < n; i++) {
         float grad = g[i] * p->grad_scale;
-        m[i] = flushed(p->beta1 * m[i] + (1 - p->beta1) * grad);
-        v[i] = flushed(p->beta2 * v[i] + (1 - p->beta2) * grad * grad);
+        m[i] = flushed(p->beta1 * m[i] + p->rest1 * grad);
+        v[i] = flushed(p->beta2 * v[i] + p->rest2 * grad * grad);
         w[i] -= step * (m[i] / (sqrtf(v[i]) * inverse + p->eps)) + decay * w[i];
     }
 }

@@ -73,6 +73,7 @@ enum { KERN_SUM_BLOCK = 1024 };
 typedef struct kern_adamw {
     float lr, beta1, beta2, eps, decay;
     float grad_scale;
+    float rest1, rest2;       /* 1 - beta1, 1 - beta2, not of the betas in F32: these may be 1 */
     float correct1, correct2; /* 1 - beta1^step, 1 - beta2^step */
 } kern_adamw;
 

@@ -87,8 +87,7 @@ static inline void unpack_iq4_nl(const void *row, int64_t index, unpacked *u)
     }
 }
 
-/* ---- groups of 32 in blocks of 256: see the types' own files for the order of bits -------------
- */
+/* ---- groups of 32 in blocks of 256: see the types' own files for the order of bits --------- */
 
 static inline void unpack_k_scales(const uint8_t d[2], const uint8_t dmin[2],
                                    const uint8_t scales[12], int group, unpacked *u)
@@ -148,8 +147,7 @@ static inline void unpack_iq4_xs(const void *row, int64_t index, unpacked *u)
     }
 }
 
-/* ---- products ----------------------------------------------------------------------------------
- */
+/* ---- products ------------------------------------------------------------------------------ */
 
 static inline int32_t dot(const int8_t *a, const int8_t *b, int n)
 {

@@ -83,8 +83,7 @@ static double get_real(reader *r, const char *key, double low, double high, doub
     return model_number_of_float(value);
 }
 
-/* ---- keys that are refused --------------------------------------------------------------------
- */
+/* ---- keys that are refused ----------------------------------------------------------------- */
 
 /* What is read below, and what has no meaning for the forward pass. */
 static const char *const known_keys[] = {
@@ -150,8 +149,7 @@ static void check_keys(reader *r)
     }
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static bool string_is(gguf_string s, const char *text)
 {
@@ -383,8 +381,7 @@ static void read_rope(reader *r, model_config *c)
     read_rope_freqs(r, c);
 }
 
-/* ---- generation --------------------------------------------------------------------------------
- */
+/* ---- generation ---------------------------------------------------------------------------- */
 
 static int64_t token_id(reader *r, const char *key, int64_t last)
 {

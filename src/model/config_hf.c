@@ -581,8 +581,7 @@ marco_status model_config_read_hf(const char *folder, model_config *config, marc
     return status;
 }
 
-/* ---- keys that are not used -------------------------------------------------------------------
- */
+/* ---- keys that are not used ---------------------------------------------------------------- */
 
 /* Read above, or without meaning for a running model. */
 static const char *const known_keys[] = {

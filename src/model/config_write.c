@@ -7,8 +7,7 @@
 #include "model/config_internal.h"
 #include "model/rope.h"
 
-/* ---- GGUF --------------------------------------------------------------------------------------
- */
+/* ---- GGUF ---------------------------------------------------------------------------------- */
 
 /* GGUF says "llama" for Mixtral too. */
 static const char *gguf_arch(const model_config *c)
@@ -159,8 +158,7 @@ marco_status model_config_write_gguf(const model_config *config, tensor_type mai
     return MARCO_OK;
 }
 
-/* ---- Hugging Face
- * -------------------------------------------------------------------------------- */
+/* ---- Hugging Face -------------------------------------------------------------------------- */
 
 /* An object being written, a member a line. */
 typedef struct object {

@@ -44,8 +44,7 @@ typedef struct copier {
     safetensors_writer *safetensors;
 } copier;
 
-/* ---- types --------------------------------------------------------------------------------------
- */
+/* ---- types --------------------------------------------------------------------------------- */
 
 static bool is_float_type(tensor_type type)
 {
@@ -141,8 +140,7 @@ static marco_status plan_memory(copier *c, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------- */
 
 /* Rows of a tensor with all its matrices' rows counted through. */
 typedef struct window {
@@ -359,8 +357,7 @@ static marco_status copy_tensors(copier *c, marco_error *error)
     return status ? status : advance(c, &before, (window){.c = c}, error);
 }
 
-/* ---- GGUF
- * ------------------------------------------------------------------------------------------- */
+/* ---- GGUF ---------------------------------------------------------------------------------- */
 
 static void describe_gguf(copier *c)
 {
@@ -419,8 +416,7 @@ static marco_status copy_to_gguf(copier *c, const char *to, marco_error *error)
     return status;
 }
 
-/* ---- Hugging Face
- * ------------------------------------------------------------------------------------- */
+/* ---- Hugging Face -------------------------------------------------------------------------- */
 
 static void describe_hf(copier *c)
 {

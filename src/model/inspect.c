@@ -57,8 +57,7 @@ static json_t *put_new(report *r, json_t *object, const char *key, json_t *value
     return json_object_get(object, key);
 }
 
-/* ---- the model ---------------------------------------------------------------------------------
- */
+/* ---- the model ----------------------------------------------------------------------------- */
 
 static void put_rope(report *r, const model_rope *rope)
 {
@@ -121,8 +120,7 @@ static void put_generation(report *r, const model_config *c)
     put_real(r, o, "repetition_penalty", c->repetition_penalty);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------
- */
+/* ---- weights ------------------------------------------------------------------------------- */
 
 static void put_types(report *r, const model_source *source)
 {
@@ -206,8 +204,7 @@ static void put_bytes(report *r, const model_source_file *file)
     put_int(r, r->root, "file_bytes", (int64_t)put_files(r, file));
 }
 
-/* ---- tokenizer
- * ------------------------------------------------------------------------------------ */
+/* ---- tokenizer ----------------------------------------------------------------------------- */
 
 static void put_spec(report *r, json_t *o, const tok_spec *spec)
 {
@@ -247,8 +244,7 @@ static marco_status put_tokenizer(report *r, model_source_file *file, marco_erro
     return MARCO_OK;
 }
 
-/* ---- what was not used
- * ------------------------------------------------------------------------------ */
+/* ---- what was not used --------------------------------------------------------------------- */
 
 static marco_status read_json(const char *folder, const char *name, json_t **out,
                               marco_error *error)
@@ -284,8 +280,7 @@ static marco_status put_unused(report *r, const model_source_file *file, marco_e
     return status;
 }
 
-/* ---- all of it
- * ------------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
 static marco_status describe(report *r, model_source_file *file, marco_error *error)
 {

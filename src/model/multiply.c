@@ -22,8 +22,7 @@ bool model_wants_q8(const model_context *ctx, const model_matrix *w)
     return !ctx->f32 && ctx->kernels->matmul[w->type].input == KERN_INPUT_Q8;
 }
 
-/* ---- a thread's scratch: the kernel's, then panels, then a tile of a gated product -------------
- */
+/* ---- a thread's scratch: the kernel's, then panels, then a tile of a gated product --------- */
 
 static size_t panel_floats(const model_matrix *w)
 {
@@ -41,8 +40,7 @@ size_t model_multiply_scratch(const model_matrix *w)
     return kernel_floats(w) + 2 * panel_floats(w) + 2 * (size_t)GATED_OUTPUTS;
 }
 
-/* ---- rows of one matrix ------------------------------------------------------------------------
- */
+/* ---- rows of one matrix -------------------------------------------------------------------- */
 
 typedef struct range {
     const model_matrix *w;
@@ -101,8 +99,7 @@ static void multiply_rows(const model_context *ctx, const range *r, const void *
     }
 }
 
-/* ---- products ----------------------------------------------------------------------------------
- */
+/* ---- products ------------------------------------------------------------------------------ */
 
 /* The product's input from row t on, in the form that weights of w's type take. */
 static const void *rows_of(const model_context *ctx, const model_product *p, const model_matrix *w,
@@ -236,8 +233,7 @@ void model_multiply(model_context *ctx, int64_t n_products)
     base_pool_run_lanes(ctx->pool, multiply_part, ctx, ctx->parts[n_products]);
 }
 
-/* ---- rows of activations -----------------------------------------------------------------------
- */
+/* ---- rows of activations ------------------------------------------------------------------- */
 
 typedef struct rows_task {
     const model_context *ctx;

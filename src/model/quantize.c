@@ -23,8 +23,7 @@ typedef struct quantizer {
     marco_quantize_stats stats;
 } quantizer;
 
-/* ---- types ------------------------------------------------------------------------------------
- */
+/* ---- types --------------------------------------------------------------------------------- */
 
 /* "PATTERN=TYPE" in its parts. */
 static marco_status parse_override(const char *text, char pattern[PATTERN_LIMIT], tensor_type *type,
@@ -129,8 +128,7 @@ static void count(quantizer *q)
     }
 }
 
-/* ---- importance -------------------------------------------------------------------------------
- */
+/* ---- importance ---------------------------------------------------------------------------- */
 
 /* Means with a mean of 1 over the columns of each matrix. */
 static void normalise(float *values, int64_t mats, int64_t cols)
@@ -195,8 +193,7 @@ static marco_status read_importance(quantizer *q, marco_error *error)
     return status;
 }
 
-/* -----------------------------------------------------------------------------------------------
- */
+/* -------------------------------------------------------------------------------------------- */
 
 marco_quantize_params marco_quantize_params_default(void)
 {

@@ -7,8 +7,7 @@
 #include "base/memory.h"
 #include "model/source_file.h"
 
-/* ---- rows -------------------------------------------------------------------------------------
- */
+/* ---- rows ---------------------------------------------------------------------------------- */
 
 /* GGUF "llama" stores row `row` of Q or K (HF order: per head, first halves then second) at this
  * row: pairs that rotate together lie side by side. */
@@ -44,8 +43,7 @@ static marco_status read_rows(model_source *source, size_t index, int64_t mat, i
     return status;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static void close_file(model_source *source)
 {
@@ -182,8 +180,7 @@ int64_t model_source_find(const model_source *source, model_role role, int32_t l
     return -1;
 }
 
-/* ---- looking at one ---------------------------------------------------------------------------
- */
+/* ---- looking at one ------------------------------------------------------------------------ */
 
 uint64_t model_source_bytes(const model_source *source)
 {

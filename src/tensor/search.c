@@ -183,8 +183,7 @@ float search_affine_levels(const search_group *g, int top, float scale, float mi
     return error_of(g, scale, min, l);
 }
 
-/* ---- levels around zero -----------------------------------------------------------------------
- */
+/* ---- levels around zero -------------------------------------------------------------------- */
 
 /* The number of the largest magnitude. */
 static float peak_of(const search_group *g)
@@ -250,8 +249,7 @@ float search_symmetric_levels(const search_group *g, int bottom, float scale, ui
     return error_of(g, scale, 0, l);
 }
 
-/* ---- the levels of IQ4 ------------------------------------------------------------------------
- */
+/* ---- the levels of IQ4 --------------------------------------------------------------------- */
 
 /* The level nearest to v, at 2 v + 256: the midpoints between levels are whole or half numbers. */
 static const uint8_t iq4_nearest[512] = {
@@ -313,8 +311,7 @@ float search_iq4_levels(const search_group *g, float scale, uint8_t *levels)
     return error_of(g, scale, 0, l);
 }
 
-/* ---- Q4_K and Q5_K ----------------------------------------------------------------------------
- */
+/* ---- Q4_K and Q5_K ------------------------------------------------------------------------- */
 
 void search_neighbours(float value, float unit, int low, int high, int32_t out[2])
 {

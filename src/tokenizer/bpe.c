@@ -234,8 +234,7 @@ size_t tok_bpe_longest_run(const tok_bpe *bpe)
     return slots > merges ? slots : merges;
 }
 
-/* ---- short pieces: look at every pair, join the best, again -----------------------------------
- */
+/* ---- short pieces: look at every pair, join the best, again -------------------------------- */
 
 enum { SHORT = 48 };
 
@@ -274,8 +273,7 @@ static void merge_short(const tok_bpe *bpe, const char *piece, size_t size, int3
     *n = count;
 }
 
-/* ---- long pieces: a heap of pairs over a linked list -------------------------------------------
- */
+/* ---- long pieces: a heap of pairs over a linked list --------------------------------------- */
 
 typedef struct symbol {
     int32_t id;
@@ -368,8 +366,7 @@ static bool merge_long(const tok_bpe *bpe, tok_bpe_work *work, const char *piece
     return true;
 }
 
-/* ---- pieces seen before ------------------------------------------------------------------------
- */
+/* ---- pieces seen before -------------------------------------------------------------------- */
 
 enum { MEMO_SIZE = 4096, MEMO_KEY = 22, MEMO_IDS = 10 };
 

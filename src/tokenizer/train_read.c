@@ -202,16 +202,26 @@ static marco_status count_text(const reader *r, counter *t, const char *text, si
     return status;
 }
 
+/* Without what only says that a file is UTF-8. */
+static const char *text_of(const chunk *c, size_t *size)
+{
+    size_t mark = c->line == 1 ? base_utf8_mark(c->text.data, c->text.size) : 0;
+    *size = c->text.size - mark;
+    return c->text.data + mark;
+}
+
 static marco_status count_lines_of_text(const reader *r, counter *t, chunk *c)
 {
-    size_t bad = base_utf8_check(c->text.data, c->text.size);
-    if (bad < c->text.size)
+    size_t size;
+    const char *text = text_of(c, &size);
+    size_t bad = base_utf8_check(text, size);
+    if (bad < size)
         return base_fail(&c->error, MARCO_ERROR_FORMAT,
                          "%s: line %llu is not valid UTF-8 (byte 0x%02X); convert the file to "
                          "UTF-8, or remove the line",
-                         c->path, (unsigned long long)(c->line + count_lines(c->text.data, bad)),
-                         (unsigned char)c->text.data[bad]);
-    return count_text(r, t, c->text.data, c->text.size, true, &c->error);
+                         c->path, (unsigned long long)(c->line + count_lines(text, bad)),
+                         (unsigned char)text[bad]);
+    return count_text(r, t, text, size, true, &c->error);
 }
 
 /* ---- JSON lines ---------------------------------------------------------------------------- */
@@ -257,19 +267,21 @@ static marco_status count_object(const reader *r, counter *t, const char *where,
 
 static marco_status count_lines_of_json(const reader *r, counter *t, chunk *c)
 {
-    const char *at = c->text.data, *end = at + c->text.size;
+    size_t left;
+    const char *at = text_of(c, &left), *end = at + left;
     marco_status status = MARCO_OK;
     for (uint64_t line = c->line; !status && at < end; line++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at)), *stop = newline ? newline : end;
         char where[256];
         json_t *object = NULL;
-        size_t blank = 0, size = (size_t)(stop - at);
-        while (blank < size && strchr(" \t\r", at[blank]) && at[blank])
-            blank++;
+        size_t size = (size_t)(stop - at);
+        marco_error problem = {0};
         snprintf(where, sizeof where, "%.200s:%llu", c->path, (unsigned long long)line);
-        if (blank < size)
-            status = format_json_text(where, at, size, &object, &c->error);
-        if (object)
+        if (!base_is_blank(at, size))
+            status = format_json_line(at, size, false, &object, &problem);
+        if (status)
+            base_fail(&c->error, status, "%s: %s", where, problem.message);
+        else if (object)
             status = count_object(r, t, where, object, &c->error);
         json_decref(object);
         at = stop + (newline != NULL);

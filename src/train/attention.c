@@ -62,8 +62,7 @@ int64_t train_attention_scratch(const model_config *config)
     return larger(config->head_dim, train_attend_scratch(config->head_dim));
 }
 
-/* ---- norm and RoPE, a block of tokens a part --------------------------------------------------
- */
+/* ---- norm and RoPE, a block of tokens a part ----------------------------------------------- */
 
 typedef struct turning {
     const train_context *ctx;
@@ -123,8 +122,7 @@ static void run_parts(base_task_fn fn, turning *t)
     base_pool_run(t->ctx->pool, fn, t, (t->tokens->n + TOKENS_A_PART - 1) / TOKENS_A_PART);
 }
 
-/* ---- the half layer ---------------------------------------------------------------------------
- */
+/* ---- the half layer ------------------------------------------------------------------------ */
 
 static const train_param *find(const train_context *ctx, model_role role, int32_t layer)
 {

@@ -27,8 +27,7 @@ enum {
 
 static const char trainer_name[] = "trainer.json", damaged[] = ".damaged";
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 /* "RUN/checkpoints/step-00000100"; NULL when out of memory. */
 static char *step_path(const train_run *run, int64_t step)
@@ -84,8 +83,7 @@ static marco_status list_steps(const train_run *run, const char *end, int64_t **
     return status;
 }
 
-/* ---- removing -----------------------------------------------------------------------------------
- */
+/* ---- removing ------------------------------------------------------------------------------ */
 
 /* Only what is a checkpoint of ours: a folder that holds trainer.json, and nothing that is not. */
 static marco_status remove_checkpoint(const char *path, marco_error *error)
@@ -162,8 +160,7 @@ marco_status train_checkpoints_clear(const train_run *run, marco_error *error)
     return status;
 }
 
-/* ---- trainer.json -------------------------------------------------------------------------------
- */
+/* ---- trainer.json -------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -232,8 +229,7 @@ static marco_status write_trainer(const train_optimizer *optimizer, const train_
     return status;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* What rank 0 alone writes besides the tensors; it comes before them so that a wrong tokenizer
  * costs no time. */
@@ -301,8 +297,7 @@ marco_status train_checkpoint_write(const train_context *ctx, const train_optimi
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 typedef struct trainer_file {
     json_t *json;

@@ -25,8 +25,7 @@ typedef struct train_notes {
     void *user;
 } train_notes;
 
-/* ---- the run's folder (run.c) ------------------------------------------------------------------
- */
+/* ---- the run's folder (run.c) -------------------------------------------------------------- */
 
 typedef struct train_run {
     char *folder, *checkpoints;
@@ -46,8 +45,7 @@ marco_status train_run_open(train_comm *comm, const char *folder, const train_re
                             marco_error *error);
 void train_run_close(train_run *run); /* NULL is allowed */
 
-/* ---- writing -----------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 typedef struct train_checkpoint_params {
     int64_t step;
@@ -63,8 +61,7 @@ marco_status train_checkpoint_write(const train_context *ctx, const train_optimi
                                     const train_run *run, const train_checkpoint_params *params,
                                     char path[512], marco_error *error);
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 typedef struct train_checkpoint {
     char *folder;

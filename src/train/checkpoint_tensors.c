@@ -11,8 +11,7 @@
 enum { CHUNK = 1 << 20 };
 #define SHARD_BYTES UINT64_C(5000000000)
 
-/* ---- what is where ------------------------------------------------------------------------------
- */
+/* ---- what is where ------------------------------------------------------------------------- */
 
 static const char *const prefixes[] = {
     [TRAIN_PART_VALUE] = "",         [TRAIN_PART_M] = "exp_avg.", [TRAIN_PART_V] = "exp_avg_sq.",
@@ -72,8 +71,7 @@ static void *locate(const train_params *params, const train_optimizer *optimizer
     return params->base[s] + (at - values->trained);
 }
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 /* Hugging Face's name of a matrix; `mat` -1: of all experts' in one, without their number. */
 static void matrix_name(const train_params *params, const train_param *p, int64_t mat,
@@ -120,8 +118,7 @@ static entry make_entry(const train_params *params, const train_param *p, train_
     return e;
 }
 
-/* ---- every tensor of a file, in order -----------------------------------------------------------
- */
+/* ---- every tensor of a file, in order ------------------------------------------------------ */
 
 typedef struct place {
     const train_param *param;
@@ -152,8 +149,7 @@ static marco_status each_tensor(const train_params *params, train_file file, pla
     return status;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 typedef struct saver {
     const train_context *ctx;
@@ -300,8 +296,7 @@ marco_status train_tensors_write(const train_context *ctx, const train_optimizer
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 typedef struct restorer {
     const train_context *ctx;

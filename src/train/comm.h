@@ -104,8 +104,7 @@ marco_status train_comm_agree(train_comm *c, const void *data, size_t bytes, con
  * collective has failed for gets its own back at once. */
 marco_status train_comm_settle(train_comm *c, marco_status status, marco_error *error);
 
-/* ---- behind it ---------------------------------------------------------------------------------
- */
+/* ---- behind it ----------------------------------------------------------------------------- */
 
 /* How many processes mpirun says it started, as the environment has it (Open MPI, MPICH and its
  * kin, Slurm): 0 where it did not start this one. */

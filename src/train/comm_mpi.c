@@ -67,8 +67,7 @@ static uint64_t to_others(const train_comm *c, train_group group, size_t bytes)
     return (uint64_t)(c->size[group] - 1) * bytes;
 }
 
-/* ---- exchange ---------------------------------------------------------------------------------
- */
+/* ---- exchange ------------------------------------------------------------------------------ */
 
 static marco_status post(mpi_comm *m, train_group group, int r, bool receive, int *n,
                          marco_error *error)
@@ -145,8 +144,7 @@ static marco_status collect(mpi_comm *m, train_group group, uint8_t *all, size_t
     return MARCO_OK;
 }
 
-/* ---- sums -------------------------------------------------------------------------------------
- */
+/* ---- sums ---------------------------------------------------------------------------------- */
 
 typedef void (*add_fn)(void *restrict sum, const void *restrict x, size_t n);
 
@@ -257,8 +255,7 @@ static marco_status reduce_scatter_f32(train_comm *c, train_group group, float *
     return status;
 }
 
-/* ---- moves ------------------------------------------------------------------------------------
- */
+/* ---- moves --------------------------------------------------------------------------------- */
 
 static marco_status all_gather(train_comm *c, train_group group, void *data, size_t bytes,
                                marco_error *error)
@@ -349,8 +346,7 @@ static marco_status spread(train_comm *c, int expert_ranks, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end --------------------------------------------------------------------- */
 
 /* Whether all processes have come to their end. */
 static bool all_are_here(mpi_comm *m)

@@ -36,6 +36,7 @@ typedef struct train_tokens {
     const int32_t *ids;         /* [T] */
     const int32_t *targets;     /* [T] the next token, -1: not trained on */
     const int32_t *starts;      /* [T] index in the sequence of its example's first token */
+    const int32_t *lengths;     /* [n_seqs] tokens before the padding at its end; NULL: all */
 } train_tokens;
 
 typedef struct train_context {
@@ -64,8 +65,7 @@ void train_linear_back(const train_context *ctx, const train_param *w, int64_t m
 /* Floats of scratch a thread needs for the two. */
 int64_t train_linear_scratch(const model_config *config);
 
-/* ---- RMSNorm (norm.c) --------------------------------------------------------------------------
- */
+/* ---- RMSNorm (norm.c) ---------------------------------------------------------------------- */
 
 /* out [n, cols] = rmsnorm(x) * weight, row by row. */
 void train_norm(const train_context *ctx, const train_param *weight, const float *x, int64_t n,
@@ -76,8 +76,7 @@ void train_norm_back(const train_context *ctx, const train_param *weight, const 
                      const float *dy, int64_t n, float *dx, float *partial);
 int64_t train_norm_partial(int64_t n, int64_t cols);
 
-/* ---- the embedding (embedding.c) ---------------------------------------------------------------
- */
+/* ---- the embedding (embedding.c) ----------------------------------------------------------- */
 
 /* out [T, E] = rows of the matrix. */
 void train_embedding(const train_context *ctx, const train_tokens *tokens, float *out);

@@ -34,13 +34,15 @@ void train_dispatch_sort(const train_sparse *s)
     const train_experts_saved *saved = s->saved;
     int64_t *first = work->first;
     memset(first, 0, (size_t)(s->experts + 1) * sizeof *first);
-    for (int64_t j = 0; j < s->pairs; j++)
-        first[saved->chosen[j] + 1]++;
+    for (int64_t t = 0; t < s->n; t++)
+        for (int64_t k = 0; k < s->used && !train_is_padding(s->tokens, t); k++)
+            first[saved->chosen[t * s->used + k] + 1]++;
     memcpy(saved->counts, first + 1, (size_t)s->experts * sizeof *first);
     for (int64_t e = 0; e < s->experts; e++)
         first[e + 1] += first[e];
-    for (int64_t t = 0, j = 0; t < s->n; t++)
-        for (int64_t k = 0; k < s->used; k++, j++) {
+    for (int64_t t = 0; t < s->n; t++)
+        for (int64_t k = 0; k < s->used && !train_is_padding(s->tokens, t); k++) {
+            int64_t j = t * s->used + k;
             int64_t row = first[saved->chosen[j]]++;
             work->row_of[j] = row;
             work->token[row] = t;

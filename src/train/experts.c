@@ -85,6 +85,12 @@ static train_sparse sparse(const train_context *ctx, int32_t layer, const train_
                            train_routing_stats *stats)
 {
     const model_config *c = &ctx->params->config;
+    int64_t real = tokens->n;
+    if (tokens->lengths) {
+        real = 0;
+        for (int64_t i = 0; i < tokens->n_seqs; i++)
+            real += tokens->lengths[i];
+    }
     return (train_sparse){.ctx = ctx,
                           .routing = routing,
                           .pass = pass,
@@ -92,8 +98,10 @@ static train_sparse sparse(const train_context *ctx, int32_t layer, const train_
                           .work = work,
                           .stats = stats,
                           .layer = layer,
+                          .tokens = tokens,
                           .n = tokens->n,
-                          .pairs = tokens->n * c->n_experts_used,
+                          .real = real,
+                          .pairs = real * c->n_experts_used,
                           .embd = c->n_embd,
                           .width = c->expert_dim,
                           .experts = c->n_experts,
@@ -143,7 +151,8 @@ static void add_rows(const train_sparse *s, int64_t t, const float *scale, float
 {
     const int64_t *row_of = s->work->row_of + t * s->used;
     /* The next token's lie all over memory. */
-    for (int64_t k = 0; k < s->used && t + 1 < s->n; k++)
+    bool more = t + 1 < s->n && !train_is_padding(s->tokens, t + 1);
+    for (int64_t k = 0; k < s->used && more; k++)
         for (int64_t i = 0; i < s->embd; i += LINE)
             __builtin_prefetch(s->work->rows + row_of[s->used + k] * s->embd + i);
     for (int64_t k = 0; k < s->used; k++)
@@ -186,7 +195,8 @@ static void combine_part(void *user, int64_t part, int thread)
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->out + t * s->embd;
         memcpy(out, s->x + t * s->embd, (size_t)s->embd * sizeof *out);
-        add_rows(s, t, s->saved->weight, out);
+        if (!train_is_padding(s->tokens, t))
+            add_rows(s, t, s->saved->weight, out);
     }
 }
 
@@ -244,7 +254,8 @@ static void sum_part(void *user, int64_t part, int thread)
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->work->dnormed + t * s->embd;
         memset(out, 0, (size_t)s->embd * sizeof *out);
-        add_rows(s, t, NULL, out);
+        if (!train_is_padding(s->tokens, t))
+            add_rows(s, t, NULL, out);
     }
 }
 

@@ -11,8 +11,13 @@
 typedef enum train_balance_kind {
     TRAIN_BALANCE_NONE,
     TRAIN_BALANCE_SWITCH, /* arXiv 2101.03961 eq. 4, over the tokens of a pass */
-    TRAIN_BALANCE_GLOBAL, /* f over all processes and the step's passes so far (arXiv 2501.11873) */
-    TRAIN_BALANCE_BIAS,   /* a bias on the choice, no loss (arXiv 2408.15664) */
+    /* The same with f over all processes and the step's passes so far, as with the buffer of arXiv
+     * 2501.11873: earlier passes of a step know less than later ones, so that P processes with one
+     * pass each and one process with P passes are not the same (losses of a small model: 4e-3 apart
+     * after 20 steps). They are, but for rounding, where both have one pass a step and no padding.
+     */
+    TRAIN_BALANCE_GLOBAL,
+    TRAIN_BALANCE_BIAS, /* a bias on the choice, no loss (arXiv 2408.15664) */
 } train_balance_kind;
 
 typedef enum train_dropout_what {
@@ -45,7 +50,7 @@ typedef struct train_routing_pass {
 
 /* Of one layer, summed over the passes of a step until train_experts_step. */
 typedef struct train_routing_stats {
-    int64_t tokens;
+    int64_t tokens; /* padding left out, as in all that follows */
     int64_t *load;  /* [X] tokens routed to each expert, of this process */
     int64_t *seen;  /* [X] the same, TRAIN_BALANCE_GLOBAL: over all processes */
     double entropy; /* sum over tokens of the router's entropy, nats */
@@ -82,9 +87,10 @@ int64_t train_experts_scratch(const model_config *config); /* floats a thread */
 void train_experts_saved_release(train_experts_saved *saved);
 void train_experts_work_release(train_experts_work *work);
 
-/* x [T, E] -> out [T, E], two different buffers. Fails where processes cannot be reached, or memory
- * for more rows is not to be had. `again`: the same pass a second time (recomputation), which must
- * choose the same and count nothing. */
+/* x [T, E] -> out [T, E], two different buffers. Padding goes to no expert, out = x, and is in no
+ * count, mean or loss; a pass may be nothing but padding. Fails where processes cannot be reached,
+ * or memory for more rows is not to be had. `again`: the same pass a second time (recomputation),
+ * which must choose the same and count nothing. */
 marco_status train_experts(const train_context *ctx, int32_t layer, const train_tokens *tokens,
                            const train_routing *routing, const train_routing_pass *pass, bool again,
                            const float *x, train_experts_saved *saved, train_experts_work *work,

@@ -1,8 +1,8 @@
 /* Shared by the files of the sparse half only. T tokens, E their width, X experts, K of them for a
  * token, F the width of an expert.
  *
- * A pair is a token and one of its choices, number t * K + k. A row is a pair's place in the order
- * of experts: first those of expert 0, tokens in order, and so on. */
+ * A pair is a token that is no padding and one of its choices, number t * K + k. A row is a pair's
+ * place in the order of experts: first those of expert 0, tokens in order, and so on. */
 #ifndef TRAIN_EXPERTS_INTERNAL_H
 #define TRAIN_EXPERTS_INTERNAL_H
 
@@ -60,11 +60,19 @@ typedef struct train_sparse {
     train_experts_work *work;
     train_routing_stats *stats;
     int32_t layer;
-    int64_t n, pairs; /* T, T * K */
+    const train_tokens *tokens;
+    int64_t n, real; /* T; those of them that are no padding */
+    int64_t pairs;   /* real * K */
     int64_t embd, width, experts, used;
     const float *x;
     float *d, *out;
 } train_sparse;
+
+/* Padding has no rows; its numbers in row_of, chosen and weight mean nothing, its probs are 0. */
+static inline bool train_is_padding(const train_tokens *tokens, int64_t t)
+{
+    return tokens->lengths && t % tokens->seq_len >= tokens->lengths[t / tokens->seq_len];
+}
 
 static inline int64_t train_blocks(int64_t n, int64_t block)
 {

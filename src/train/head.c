@@ -81,8 +81,7 @@ double train_cross_entropy(void *user, const train_context *ctx, float *logits, 
     return loss;
 }
 
-/* ---- parts
- * ------------------------------------------------------------------------------------------ */
+/* ---- parts --------------------------------------------------------------------------------- */
 
 static void logits_part(void *user, int64_t part, int thread)
 {
@@ -136,8 +135,7 @@ static void sum_part(void *user, int64_t part, int thread)
     }
 }
 
-/* ---- a block of targets
- * ------------------------------------------------------------------------------ */
+/* ---- a block of targets -------------------------------------------------------------------- */
 
 static void run_block(head *h)
 {

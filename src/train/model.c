@@ -31,8 +31,7 @@ struct train_model {
     float *cosine, *sine; /* [seq_len, head_dim / 2] */
 };
 
-/* ---- layout
- * ----------------------------------------------------------------------------------------- */
+/* ---- layout -------------------------------------------------------------------------------- */
 
 static bool any_layer(const model_config *config, bool sparse)
 {
@@ -213,8 +212,7 @@ train_routing_stats *train_model_routing(train_model *model, int32_t layer)
     return model->ctx.params->config.layer_sparse[layer] ? &model->layers[layer].stats : NULL;
 }
 
-/* ---- a pass
- * ------------------------------------------------------------------------------------------- */
+/* ---- a pass -------------------------------------------------------------------------------- */
 
 typedef struct run {
     train_model *model;

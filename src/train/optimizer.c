@@ -35,8 +35,7 @@ static void *at(const train_params *params, train_section s, int64_t element)
     return value ? value + (size_t)element * bytes : NULL;
 }
 
-/* ---- the work --------------------------------------------------------------------------------
- */
+/* ---- the work ------------------------------------------------------------------------------ */
 
 /* Counts only where `to` is NULL. */
 static void cut(stretch *to, size_t *n, stretch whole)
@@ -83,8 +82,7 @@ static size_t plan(const train_optimizer *o, const train_params *params, stretch
     return n;
 }
 
-/* ---- creation --------------------------------------------------------------------------------
- */
+/* ---- creation ------------------------------------------------------------------------------ */
 
 static bool take_shard(struct train_shard *shard, bool master)
 {
@@ -150,6 +148,34 @@ done:
     return status;
 }
 
+static bool is_ours(void *user, const train_param *param)
+{
+    const train_optimizer *o = user;
+    const struct train_shard *shard = &o->shards[param->section];
+    return param->state == TRAIN_TRAINED && param->offset < shard->begin + shard->size &&
+           param->offset + train_param_size(param) > shard->begin;
+}
+
+static void put_master(void *user, const train_param *param, int64_t at, const float *x, int64_t n)
+{
+    const train_optimizer *o = user;
+    const struct train_shard *shard = &o->shards[param->section];
+    int64_t first = param->offset + at - shard->begin; /* in the shard */
+    int64_t from = first < 0 ? -first : 0;
+    int64_t to = shard->size - first < n ? shard->size - first : n;
+    if (from < to)
+        memcpy(shard->master + first + from, x + from, (size_t)(to - from) * sizeof *x);
+}
+
+marco_status train_optimizer_begin(train_optimizer *o, const train_context *ctx,
+                                   model_source *source, uint64_t seed, marco_error *error)
+{
+    const train_reader to = {.user = o, .wants = is_ours, .put = put_master};
+    if (!keeps_master(ctx->params))
+        return MARCO_OK;
+    return train_params_read(ctx->params, source, seed, &to, error);
+}
+
 void train_optimizer_free(train_optimizer *o)
 {
     if (!o)
@@ -165,8 +191,7 @@ void train_optimizer_free(train_optimizer *o)
     base_free(o);
 }
 
-/* ---- a step ----------------------------------------------------------------------------------
- */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 typedef struct update {
     const train_optimizer *o;
@@ -248,6 +273,8 @@ static void prepare(train_optimizer *o, double lr, double norm, kern_adamw *adam
         .lr = (float)lr,
         .beta1 = (float)p->beta1,
         .beta2 = (float)p->beta2,
+        .rest1 = (float)(1 - p->beta1),
+        .rest2 = (float)(1 - p->beta2),
         .eps = (float)p->eps,
         .grad_scale = p->clip > 0 && norm > p->clip ? (float)(p->clip / norm) : 1,
         .correct1 = (float)(1 - pow(p->beta1, step)),

@@ -23,7 +23,7 @@ typedef struct train_optimizer {
     struct train_shard {
         int64_t begin, size; /* this process's part of its section's trained elements */
         float *m, *v;        /* [size] */
-        float *master;       /* [size] BF16: the numbers in full; else NULL */
+        float *master; /* [size] BF16: the numbers in full, at first the weights'; else NULL */
     } shards[TRAIN_SECTION_END];
     struct train_stretch *stretches; /* the work of a step, in pieces */
     size_t n_stretches;
@@ -33,6 +33,10 @@ typedef struct train_optimizer {
 /* For ctx->params as they are. */
 marco_status train_optimizer_create(const train_context *ctx, const train_optimizer_params *params,
                                     train_optimizer **out, marco_error *error);
+/* Before the first step of a run: masters become the source's numbers, of which BF16 weights have
+ * lost the last bits. Without masters there is nothing to do. seed: the adapters'. */
+marco_status train_optimizer_begin(train_optimizer *optimizer, const train_context *ctx,
+                                   model_source *source, uint64_t seed, marco_error *error);
 void train_optimizer_free(train_optimizer *optimizer); /* NULL is allowed */
 
 /* Bytes that create would take, for plans. */
@@ -49,8 +53,7 @@ typedef struct train_step_result {
 marco_status train_optimizer_step(train_optimizer *optimizer, const train_context *ctx, double lr,
                                   train_step_result *result, marco_error *error);
 
-/* ---- learning rate (schedule.c) -----------------------------------------------------------------
- */
+/* ---- learning rate (schedule.c) ------------------------------------------------------------ */
 
 typedef enum train_schedule_kind { TRAIN_CONSTANT, TRAIN_COSINE, TRAIN_WSD } train_schedule_kind;
 

@@ -11,8 +11,7 @@
 
 enum { READ_FLOATS = 1 << 18, SHARD_GRAIN = 64 };
 
-/* ---- what is trained
- * ----------------------------------------------------------------------------- */
+/* ---- what is trained ----------------------------------------------------------------------- */
 
 static bool is_attention(model_role role)
 {
@@ -65,8 +64,7 @@ static train_state choose_state(const train_param *param, const train_params_cho
     return asked && !frozen ? TRAIN_TRAINED : TRAIN_FROZEN;
 }
 
-/* ---- the list
- * -------------------------------------------------------------------------------------- */
+/* ---- the list ------------------------------------------------------------------------------ */
 
 static void list_tensor(const model_config *config, const train_params_choice *choice,
                         const train_comm *comm, const model_tensor *tensor, train_param *param)
@@ -126,8 +124,7 @@ static marco_status list(train_params *params, const train_params_choice *choice
     return MARCO_OK;
 }
 
-/* ---- what a choice must be
- * ------------------------------------------------------------------------- */
+/* ---- what a choice must be ----------------------------------------------------------------- */
 
 static marco_status check_patterns(const train_params *params, const char *key,
                                    const char *const *patterns, size_t n, marco_error *error)
@@ -170,8 +167,7 @@ static marco_status check_choice(const train_params *params, const train_params_
     return status;
 }
 
-/* ---- places
- * ------------------------------------------------------------------------------------------ */
+/* ---- places -------------------------------------------------------------------------------- */
 
 static void place(train_params *params, const train_comm *comm)
 {
@@ -218,12 +214,18 @@ static marco_status take_memory(train_params *params, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
-static void put(train_params *params, const train_param *param, int64_t at, const float *x,
-                int64_t n)
+static bool wants_all(void *user, const train_param *param)
 {
+    (void)user;
+    (void)param;
+    return true;
+}
+
+static void put(void *user, const train_param *param, int64_t at, const float *x, int64_t n)
+{
+    train_params *params = user;
     void *value = params->sections[param->section].value;
     if (params->type == TENSOR_BF16)
         for (int64_t i = 0; i < n; i++)
@@ -236,8 +238,8 @@ static void put(train_params *params, const train_param *param, int64_t at, cons
                x, (size_t)n * sizeof(float));
 }
 
-static marco_status read_param(train_params *params, const train_param *param, model_source *source,
-                               void *raw, float *rows, marco_error *error)
+static marco_status read_param(const train_reader *to, const train_param *param,
+                               model_source *source, void *raw, float *rows, marco_error *error)
 {
     int64_t index = model_source_find(source, param->tensor.role, param->tensor.layer);
     if (index < 0)
@@ -253,14 +255,14 @@ static marco_status read_param(train_params *params, const train_param *param, m
             if (status)
                 return status;
             tensor_traits_of(t->type)->decode(raw, rows, n * t->cols);
-            put(params, param, (mat * t->rows + row) * t->cols, rows, n * t->cols);
+            to->put(to->user, param, (mat * t->rows + row) * t->cols, rows, n * t->cols);
         }
     return MARCO_OK;
 }
 
 /* Uniform within 1 / sqrt(cols), as PEFT begins; B stays zero, so that adapters change nothing yet.
  */
-static void begin_adapter(train_params *params, const train_param *param, uint64_t seed)
+static void begin_adapter(const train_reader *to, const train_param *param, uint64_t seed)
 {
     if (param->adapter != TRAIN_ADAPTER_A)
         return;
@@ -270,12 +272,12 @@ static void begin_adapter(train_params *params, const train_param *param, uint64
         for (int64_t i = 0; i < n; i++) {
             uint64_t index = (uint64_t)((param->mat0 + mat) * n + i);
             float x = (float)((2 * base_random_unit(seed, param->of, index) - 1) * bound);
-            put(params, param, mat * n + i, &x, 1);
+            to->put(to->user, param, mat * n + i, &x, 1);
         }
 }
 
-static marco_status read_all(train_params *params, model_source *source, uint64_t seed,
-                             marco_error *error)
+marco_status train_params_read(const train_params *params, model_source *source, uint64_t seed,
+                               const train_reader *to, marco_error *error)
 {
     size_t raw_bytes = 0, floats = READ_FLOATS;
     for (size_t i = 0; i < source->n_tensors; i++) {
@@ -292,18 +294,19 @@ static marco_status read_all(train_params *params, model_source *source, uint64_
         status = base_fail_memory(error, raw_bytes + floats * sizeof *rows, "reading weights");
     for (size_t i = 0; i < params->n && !status; i++) {
         const train_param *param = &params->items[i];
+        if (!to->wants(to->user, param))
+            continue;
         if (param->adapter)
-            begin_adapter(params, param, seed);
+            begin_adapter(to, param, seed);
         else
-            status = read_param(params, param, source, raw, rows, error);
+            status = read_param(to, param, source, raw, rows, error);
     }
     base_free(raw);
     base_free(rows);
     return status;
 }
 
-/* ---- the interface
- * ----------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 marco_status train_params_plan(const model_config *config, const train_params_choice *choice,
                                const train_comm *comm, train_params **out, marco_error *error)
@@ -340,8 +343,9 @@ marco_status train_params_load(model_source *source, const train_params_choice *
     marco_status status = train_params_plan(&source->config, choice, comm, out, error);
     if (!status)
         status = take_memory(*out, error);
+    const train_reader to = {.user = *out, .wants = wants_all, .put = put};
     if (!status)
-        status = read_all(*out, source, choice->seed, error);
+        status = train_params_read(*out, source, choice->seed, &to, error);
     if (status) {
         train_params_free(*out);
         *out = NULL;

@@ -81,6 +81,20 @@ marco_status train_params_load(model_source *source, const train_params_choice *
                                const train_comm *comm, train_params **out, marco_error *error);
 void train_params_free(train_params *params); /* NULL is allowed */
 
+/* Where what a run begins from goes, some numbers at a time. */
+typedef struct train_reader {
+    void *user;
+    bool (*wants)(void *user, const train_param *param);
+    /* Elements at .. at + n - 1 of those of `param` that are held here. Of an adapter's B, which
+     * begins as zeros, none come. */
+    void (*put)(void *user, const train_param *param, int64_t at, const float *x, int64_t n);
+} train_reader;
+
+/* The source's tensors decoded to F32, and the adapters as `seed` has them: what train_params_load
+ * takes, before it is rounded. */
+marco_status train_params_read(const train_params *params, model_source *source, uint64_t seed,
+                               const train_reader *to, marco_error *error);
+
 /* The parameter of a tensor, or NULL where the model has none. */
 const train_param *train_params_find(const train_params *params, model_role role, int32_t layer);
 

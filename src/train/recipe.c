@@ -16,8 +16,7 @@
 /* The largest recipe that is read. */
 enum { RECIPE_LIMIT = 16 << 20 };
 
-/* ---- what was given, by whole keys --------------------------------------------------------------
- */
+/* ---- what was given, by whole keys --------------------------------------------------------- */
 
 const char *recipe_origin(const recipe_given *g, const char *key)
 {
@@ -119,8 +118,7 @@ static marco_status override(recipe_given *g, const char *text, marco_error *err
     return status;
 }
 
-/* ---- paths --------------------------------------------------------------------------------------
- */
+/* ---- paths --------------------------------------------------------------------------------- */
 
 /* `path`, from `folder` where it is relative; NULL when out of memory. */
 static char *absolute(const char *folder, const char *path)
@@ -175,8 +173,7 @@ static marco_status read_path(const train_recipe *r, const recipe_given *g, cons
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static marco_status read_name(const recipe_given *g, const setting *s, const json_t *value,
                               int32_t *out, marco_error *error)
@@ -454,8 +451,7 @@ static marco_status relate(train_recipe *r, const recipe_given *g, marco_error *
     return MARCO_OK;
 }
 
-/* ---- the complete recipe ------------------------------------------------------------------------
- */
+/* ---- the complete recipe ------------------------------------------------------------------- */
 
 static const char *name_of(const setting *s, int32_t value)
 {
@@ -539,8 +535,7 @@ static marco_status complete(train_recipe *r, const recipe_given *g, marco_error
     return fine ? MARCO_OK : base_fail_memory(error, 0, "a recipe");
 }
 
-/* ---- the interface ------------------------------------------------------------------------------
- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 static marco_status collect(recipe_given *g, const char *file, const char *const *set, size_t n_set,
                             marco_error *error)
@@ -636,8 +631,7 @@ char *train_recipe_text(const train_recipe *recipe)
     return train_json_text(recipe->json);
 }
 
-/* ---- going on -----------------------------------------------------------------------------------
- */
+/* ---- going on ------------------------------------------------------------------------------ */
 
 /* The value under "a.b", borrowed, or NULL. */
 static const json_t *value_at(const json_t *json, const char *key)

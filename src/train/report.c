@@ -7,8 +7,7 @@
 #include "base/memory.h"
 #include "base/output.h"
 
-/* ---- parts of the page
- * --------------------------------------------------------------------------- */
+/* ---- parts of the page --------------------------------------------------------------------- */
 
 static void write_head(base_text *out, const report_run *runs, size_t n)
 {
@@ -158,8 +157,7 @@ static void write_page(base_text *out, const report_run *runs, size_t n)
     base_text_add(out, "<footer>Written by marco report.</footer>\n</body>\n</html>\n");
 }
 
-/* ---- the report
- * ---------------------------------------------------------------------------------- */
+/* ---- the report ---------------------------------------------------------------------------- */
 
 static marco_status write_file(const char *to, bool overwrite, const base_text *page,
                                marco_error *error)

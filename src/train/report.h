@@ -6,8 +6,7 @@
 #include "format/json.h"
 #include "marco/train.h"
 
-/* ---- report_read.c: RUN/metrics.jsonl
- * ------------------------------------------------------------ */
+/* ---- report_read.c: RUN/metrics.jsonl ------------------------------------------------------ */
 
 /* Numbers of a step. What a line lacks, or says as null, is NAN. */
 typedef enum report_field {
@@ -27,12 +26,14 @@ typedef enum report_field {
 
 typedef struct report_step {
     int64_t step;
+    size_t line; /* its number in the file */
     bool skipped;
     double value[REPORT_FIELDS];
 } report_step;
 
 typedef struct report_valid {
     int64_t step;
+    size_t line;
     double loss;
     json_t *sources; /* object: name to loss; NULL: not said */
 } report_valid;
@@ -70,8 +71,7 @@ const report_step *report_find(const report_run *run, int64_t step);
  * line itself). NAN where there is none. */
 double report_about(const report_run *run, const char *group, const char *key);
 
-/* ---- report_number.c: numbers and text for people
- * ------------------------------------------------ */
+/* ---- report_number.c: numbers and text for people ------------------------------------------ */
 
 /* Text as HTML content or the value of a quoted attribute. NULL is nothing. */
 void report_escape(base_text *out, const char *text);
@@ -90,8 +90,7 @@ void report_fixed(base_text *out, double value, int digits);
 /* Four significant digits, "3.142", "0.0003"; "-" for NAN */
 void report_number(base_text *out, double value);
 
-/* ---- report_chart.c
- * ------------------------------------------------------------------------------ */
+/* ---- report_chart.c ------------------------------------------------------------------------ */
 
 /* In the order of drawing. */
 typedef enum report_style {
@@ -136,22 +135,19 @@ void report_chart_write(base_text *out, const report_chart *chart);
 /* At most about `most` points of a curve, in place: of each part the lowest and the highest. */
 void report_thin(report_curve *curve, size_t most);
 
-/* ---- report_heat.c
- * ------------------------------------------------------------------------------- */
+/* ---- report_heat.c ------------------------------------------------------------------------- */
 
 /* Shares of tokens, a row for each layer and a column for each expert. */
 void report_heat_write(base_text *out, const report_run *run, size_t colour);
 /* What the colours mean. */
 void report_heat_legend(base_text *out);
 
-/* ---- report_curves.c
- * ----------------------------------------------------------------------------- */
+/* ---- report_curves.c ----------------------------------------------------------------------- */
 
 /* The page's charts but for the load's. */
 void report_curves_write(base_text *out, const report_run *runs, size_t n);
 
-/* ---- report_table.c
- * ------------------------------------------------------------------------------ */
+/* ---- report_table.c ------------------------------------------------------------------------ */
 
 void report_numbers(base_text *out, const report_run *runs, size_t n);
 void report_sources(base_text *out, const report_run *runs, size_t n);
@@ -160,8 +156,7 @@ void report_recipes(base_text *out, const report_run *runs, size_t n);
 /* The mean loss of the last steps; *steps of them. NAN where there are none. */
 double report_last_loss(const report_run *run, size_t *steps);
 
-/* ---- report_style.c
- * ------------------------------------------------------------------------------ */
+/* ---- report_style.c ------------------------------------------------------------------------ */
 
 extern const char report_css[];
 /* Runs past this number have the colours of the first again, with dashes. */

@@ -24,8 +24,7 @@ typedef struct scale {
     double step; /* between ticks; of a log scale 0 */
 } scale;
 
-/* ---- scales
- * -------------------------------------------------------------------------------------- */
+/* ---- scales -------------------------------------------------------------------------------- */
 
 /* 1, 2 or 5 times a power of ten, about range / wanted. */
 static double nice_step(double range, int wanted)
@@ -49,7 +48,7 @@ static void set_ticks(scale *s, int wanted, double least)
 static void set_log_ticks(scale *s)
 {
     static const double digits[] = {1, 2, 5};
-    double powers = log10(s->high / s->low);
+    double powers = log10(s->high) - log10(s->low);
     int every = powers > 8 ? (int)ceil(powers / 8) : 1, n_digits = powers < 3 ? 3 : 1;
     for (int power = (int)floor(log10(s->low)); power <= (int)ceil(log10(s->high)); power++) {
         for (int d = 0; power % every == 0 && d < n_digits; d++) {
@@ -96,7 +95,7 @@ static scale y_scale(const report_chart *chart)
     s.log = chart->log && s.low > 0 && s.high / s.low > 20;
     if (s.log) {
         s.low /= 1.3;
-        s.high *= 1.3;
+        s.high = fmin(s.high * 1.3, DBL_MAX);
         set_log_ticks(&s);
         return s;
     }
@@ -118,12 +117,11 @@ static scale y_scale(const report_chart *chart)
 /* The share of the way from low to high. */
 static double place(const scale *s, double value)
 {
-    return s->log ? log(value / s->low) / log(s->high / s->low)
+    return s->log ? (log(value) - log(s->low)) / (log(s->high) - log(s->low))
                   : (value - s->low) / (s->high - s->low);
 }
 
-/* ---- drawing
- * ------------------------------------------------------------------------------------- */
+/* ---- drawing ------------------------------------------------------------------------------- */
 
 /* Percent with two digits, without the locale's comma. */
 static void add_percent(base_text *out, const char *key, double share)
@@ -247,8 +245,7 @@ static void write_level(base_text *out, const report_chart *chart, const scale *
     base_text_add(out, "</text>\n");
 }
 
-/* ---- labels at the ends of lines
- * ----------------------------------------------------------------- */
+/* ---- labels at the ends of lines ----------------------------------------------------------- */
 
 typedef struct end_label {
     const report_curve *curve;
@@ -311,8 +308,7 @@ static void write_labels(base_text *out, const report_chart *chart, const scale 
     }
 }
 
-/* ---- the chart
- * ----------------------------------------------------------------------------------- */
+/* ---- the chart ----------------------------------------------------------------------------- */
 
 static bool has_numbers(const report_chart *chart)
 {

@@ -79,8 +79,7 @@ static double x_of(const plot *p, const report_step *step)
     return p->by_tokens ? step->value[REPORT_TOTAL_TOKENS] : (double)step->step;
 }
 
-/* ---- curves
- * -------------------------------------------------------------------------------------- */
+/* ---- curves -------------------------------------------------------------------------------- */
 
 static report_curve *add_steps(plot *p, report_style style, size_t run, report_field field)
 {
@@ -165,8 +164,7 @@ static void add_marks(plot *p, size_t run)
     }
 }
 
-/* ---- charts
- * -------------------------------------------------------------------------------------- */
+/* ---- charts -------------------------------------------------------------------------------- */
 
 static void write_chart(base_text *out, plot *p, report_chart chart)
 {

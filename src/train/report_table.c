@@ -14,8 +14,7 @@ enum {
     MAX_DEPTH = 8    /* of a recipe's objects; deeper ones stand as JSON */
 };
 
-/* ---- of a run
- * ------------------------------------------------------------------------------------ */
+/* ---- of a run ------------------------------------------------------------------------------ */
 
 double report_last_loss(const report_run *run, size_t *steps)
 {
@@ -66,8 +65,7 @@ static double last_valid(const report_run *run)
     return run->n_valids ? run->valids[run->n_valids - 1].loss : NAN;
 }
 
-/* ---- numbers
- * ------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------- */
 
 static void cell_steps(base_text *out, const report_run *run)
 {
@@ -280,8 +278,7 @@ void report_numbers(base_text *out, const report_run *runs, size_t n)
     table_end(out);
 }
 
-/* ---- keys and values
- * ----------------------------------------------------------------------------- */
+/* ---- keys and values ----------------------------------------------------------------------- */
 
 /* Rows by key, in the order in which keys first came; a value for each run. */
 typedef struct key_row {

@@ -5,13 +5,17 @@
  *   w_k = p_k, or p_k / sum of the chosen p where the model renormalises
  *
  * Gradients, with u_k = w_k * dL/dw_k (which the experts give) and U = sum of u_k. The softmax
- * takes g_i = dL/dp_i to p_i (g_i - sum_j p_j g_j), so that only p_k g_k is needed: as they are:
- * p_k g_k = u_k,            sum_j p_j g_j = U renormalised: p_k g_k = u_k - w_k U,    sum_j p_j g_j
- * = 0 and nothing is divided by a probability.
+ * takes g_i = dL/dp_i to p_i (g_i - sum_j p_j g_j), so that only p_k g_k is needed, and nothing
+ * is divided by a probability:
  *
- * Losses of a pass with T tokens, f_i = count_i / sum of counts, P_i the mean of p_i:
- *   balance = c X sum_i f_i P_i      gradient for p_ti: c X f_i / T    (Switch, arXiv 2101.03961)
- *   z       = c mean(lse^2)          for logit_ti: 2 c lse_t p_ti / T  (arXiv 2202.08906) */
+ *   as they are:   p_k g_k = u_k,          sum_j p_j g_j = U
+ *   renormalised:  p_k g_k = u_k - w_k U,  sum_j p_j g_j = 0
+ *
+ * Losses of a pass with T tokens, padding left out; f_i = count_i / sum of counts, P_i the mean of
+ * p_i (balance: arXiv 2101.03961; z: arXiv 2202.08906):
+ *
+ *   balance = c X sum_i f_i P_i      gradient for p_ti: c X f_i / T
+ *   z       = c mean(lse^2)          for logit_ti: 2 c lse_t p_ti / T */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -87,6 +91,24 @@ static void choose(const kern_table *kern, float *keys, int64_t experts, int64_t
     }
 }
 
+/* weight = p of the chosen over their sum. Where a bias has chosen experts whose p have all come
+ * out as 0, the same from their logits. */
+static void renormalise(const train_sparse *s, const float *logits, const int32_t *chosen,
+                        float *weight)
+{
+    float sum = 0;
+    for (int64_t k = 0; k < s->used; k++)
+        sum += weight[k];
+    if (sum < FLT_MIN) {
+        for (int64_t k = 0; k < s->used; k++)
+            weight[k] = logits[chosen[k]];
+        s->ctx->kern->softmax(weight, s->used);
+        return;
+    }
+    for (int64_t k = 0; k < s->used; k++)
+        weight[k] /= sum;
+}
+
 static void choose_token(const train_sparse *s, int64_t t, float *scratch, double moments[2])
 {
     const kern_table *kern = s->ctx->kern;
@@ -116,11 +138,10 @@ static void choose_token(const train_sparse *s, int64_t t, float *scratch, doubl
     for (int64_t e = 0; limit > 0 && e < s->experts; e++)
         keys[e] = draws[e] < limit ? LAST : keys[e];
     choose(kern, keys, s->experts, s->used, chosen);
-    float sum = 0;
     for (int64_t k = 0; k < s->used; k++)
-        sum += weight[k] = p[chosen[k]];
-    for (int64_t k = 0; k < s->used && s->ctx->params->config.norm_topk_prob; k++)
-        weight[k] /= sum;
+        weight[k] = p[chosen[k]];
+    if (s->ctx->params->config.norm_topk_prob)
+        renormalise(s, logits, chosen, weight);
 }
 
 static void choose_part(void *user, int64_t part, int thread)
@@ -132,8 +153,13 @@ static void choose_part(void *user, int64_t part, int thread)
     double moments[2] = {0, 0};
     memset(sums, 0, (size_t)s->experts * sizeof *sums);
     for (int64_t t = begin; t < end; t++) {
+        float *p = s->saved->probs + t * s->experts;
+        if (train_is_padding(s->tokens, t)) {
+            memset(p, 0, (size_t)s->experts * sizeof *p);
+            continue;
+        }
         choose_token(s, t, s->ctx->scratch[thread], moments);
-        s->ctx->kern->axpy(1, s->saved->probs + t * s->experts, sums, s->experts);
+        s->ctx->kern->axpy(1, p, sums, s->experts);
     }
     memcpy(s->work->moments + 2 * part, moments, sizeof moments);
 }
@@ -146,6 +172,12 @@ void train_router_choose(const train_sparse *s)
 }
 
 /* ---- losses --------------------------------------------------------------------------------- */
+
+/* What the means of a pass are over. */
+static double tokens_of(const train_sparse *s)
+{
+    return s->real > 0 ? (double)s->real : 1;
+}
 
 static bool has_balance_loss(const train_sparse *s)
 {
@@ -162,7 +194,7 @@ static void balance_gradient(const train_sparse *s, float *out)
     for (int64_t e = 0; e < s->experts; e++)
         sum += counts[e];
     double factor = has_balance_loss(s) && sum > 0
-                        ? s->routing->coefficient * (double)s->experts / (double)sum / (double)s->n
+                        ? s->routing->coefficient * (double)s->experts / (double)sum / tokens_of(s)
                         : 0;
     for (int64_t e = 0; e < s->experts; e++)
         out[e] = (float)(factor * (double)counts[e]);
@@ -193,11 +225,11 @@ marco_status train_router_count(const train_sparse *s, marco_error *error)
         entropy += work->moments[2 * b];
         squares += work->moments[2 * b + 1];
     }
-    stats->tokens += s->n;
+    stats->tokens += s->real;
     stats->passes++;
     stats->entropy += entropy;
     stats->balance += balance;
-    stats->z += s->routing->z_loss * squares / (double)s->n;
+    stats->z += s->routing->z_loss * squares / tokens_of(s);
     return MARCO_OK;
 }
 
@@ -216,7 +248,7 @@ static void back_token(const train_sparse *s, int64_t t)
         sum += work->u[row_of[k]];
     float base = renormalised ? 0 : -sum;
     if (s->pass->training) {
-        double z = 2 * s->routing->z_loss * s->pass->aux_scale / (double)s->n;
+        double z = 2 * s->routing->z_loss * s->pass->aux_scale / tokens_of(s);
         base += (float)(z * s->saved->lse[t] - s->ctx->kern->dot(p, work->aux, s->experts));
     }
     for (int64_t e = 0; e < s->experts; e++)
@@ -232,7 +264,8 @@ static void back_part(void *user, int64_t part, int thread)
     int64_t begin, end;
     token_range(s, part, &begin, &end);
     for (int64_t t = begin; t < end; t++)
-        back_token(s, t);
+        if (!train_is_padding(s->tokens, t))
+            back_token(s, t);
 }
 
 void train_router_back(const train_sparse *s)

@@ -17,8 +17,7 @@
 
 static const char recipe_name[] = "recipe.json", lock_name[] = ".lock";
 
-/* ---- what is in it ------------------------------------------------------------------------------
- */
+/* ---- what is in it ------------------------------------------------------------------------- */
 
 /* A folder without a recipe must be empty, but for what a run that was killed at its very beginning
  * left. */
@@ -77,8 +76,7 @@ static marco_status write_recipe(const char *path, const train_recipe *recipe, m
     return status;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static marco_status make_folder(const char *path, marco_error *error)
 {

@@ -7,8 +7,7 @@
 #include "base/gaussian.h"
 #include "base/memory.h"
 
-/* ---- the weights in training ------------------------------------------------------------------
- */
+/* ---- the weights in training --------------------------------------------------------------- */
 
 typedef struct live_source {
     model_source base;
@@ -80,8 +79,7 @@ marco_status train_params_source(const train_params *params, model_source **out,
     return MARCO_OK;
 }
 
-/* ---- random numbers ---------------------------------------------------------------------------
- */
+/* ---- random numbers ------------------------------------------------------------------------ */
 
 typedef struct random_source {
     model_source base;

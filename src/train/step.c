@@ -15,8 +15,7 @@ static int64_t sparse_layers(const model_config *config)
     return n;
 }
 
-/* ---- passes
- * ---------------------------------------------------------------------------------------- */
+/* ---- passes -------------------------------------------------------------------------------- */
 
 static marco_status run_passes(trainer *t, double weight, train_sums *sums, marco_error *error)
 {
@@ -35,7 +34,8 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
                                      .n = n_seqs * batch->seq_len,
                                      .ids = batch->ids + at,
                                      .targets = batch->targets + at,
-                                     .starts = batch->starts + at};
+                                     .starts = batch->starts + at,
+                                     .lengths = batch->lengths + p * micro};
         const train_routing_pass pass = {.dropout_rate = train_recipe_drop(recipe, t->step),
                                          .seed = (uint64_t)recipe->seed,
                                          .pass = (uint64_t)(first + p * micro),
@@ -49,8 +49,7 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
     return status;
 }
 
-/* ---- routers
- * --------------------------------------------------------------------------------------- */
+/* ---- routers ------------------------------------------------------------------------------- */
 
 static void add_routing(trainer *t, train_sums *sums)
 {
@@ -88,8 +87,7 @@ static int32_t step_routing(trainer *t, bool taken)
     return dead;
 }
 
-/* ---- a step
- * ------------------------------------------------------------------------------------------ */
+/* ---- a step -------------------------------------------------------------------------------- */
 
 static marco_status reduce_sums(trainer *t, train_sums *sums, marco_error *error)
 {

@@ -13,8 +13,7 @@
 #include "train/json.h"
 #include "train/source.h"
 
-/* ---- the roof
- * -------------------------------------------------------------------------------------- */
+/* ---- the roof ------------------------------------------------------------------------------ */
 
 enum { ROOF_PARTS = 64 /* a thread */, ROOF_CALLS = 4, ROOF_ROUNDS = 2048, ROOF_TRIES = 3 };
 
@@ -48,8 +47,7 @@ static double measure_roof(const trainer *t)
     return best;
 }
 
-/* ---- beginning: what every process does for itself
- * ---------------------------------------------------- */
+/* ---- beginning: what every process does for itself ----------------------------------------- */
 
 static marco_status check_sizes(trainer *t, marco_error *error)
 {
@@ -99,21 +97,56 @@ static marco_status read_tokenizer(trainer *t, char digest[65], int32_t *eos, ma
     return status;
 }
 
+/* Long conversations lose their ends, which is no error, and nothing that a loss would show. */
+static void note_cut(const trainer *t, int64_t cut, int64_t documents, int64_t lost)
+{
+    char line[200];
+    snprintf(line, sizeof line,
+             "%lld of %lld conversations are longer than seq_len and are cut: %.1f%% of the tokens "
+             "are left out",
+             (long long)cut, (long long)documents,
+             100 * (double)lost / (double)t->plan.train_tokens);
+    if (cut && t->notes.fn)
+        t->notes.fn(t->notes.user, line);
+}
+
+static marco_status check_kind(const train_recipe *recipe, const char *path, const data_set *set,
+                               marco_error *error)
+{
+    if (data_set_is_chat(set) == recipe->chat)
+        return MARCO_OK;
+    return base_fail(error, MARCO_ERROR_ARGUMENT,
+                     recipe->chat
+                         ? "%s: holds text, but data.kind is \"chat\"; set it to \"text\", or make "
+                           "the data of conversations, marco data --chat"
+                         : "%s: holds conversations, but data.kind is \"text\"; set it to \"chat\"",
+                     path);
+}
+
 /* A step that meets the same text twice is a mistake in the data's path or in the recipe. */
 static marco_status check_data(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
-    int64_t documents = 0, step = recipe->batch * (int64_t)recipe->seq_len;
+    int64_t documents = 0, cut = 0, lost = 0, step = recipe->batch * (int64_t)recipe->seq_len;
     marco_status status = MARCO_OK;
     for (size_t i = 0; i < recipe->n_sources && !status; i++) {
         data_set *set = NULL;
         status = data_set_open(recipe->sources[i].path, DATA_TRAIN, &set, error);
+        if (!status)
+            status = check_kind(recipe, recipe->sources[i].path, set, error);
         if (!status) {
             t->plan.train_tokens += data_set_tokens(set);
             documents += data_set_documents(set);
         }
+        for (int64_t k = 0; !status && recipe->chat && k < data_set_documents(set); k++) {
+            int64_t over = data_set_document(set, k).n - recipe->seq_len - 1;
+            cut += over > 0;
+            lost += over > 0 ? over : 0;
+        }
         data_set_close(set);
     }
+    if (!status)
+        note_cut(t, cut, documents, lost);
     if (!status && recipe->chat && documents < recipe->batch)
         status =
             base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -176,8 +209,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
     return status;
 }
 
-/* ---- the plan
- * ------------------------------------------------------------------------------------------ */
+/* ---- the plan ------------------------------------------------------------------------------ */
 
 static train_model_params model_params(const trainer *t)
 {
@@ -236,8 +268,7 @@ static marco_status make_plan(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- beginning: what needs memory
- * ----------------------------------------------------------------------- */
+/* ---- beginning: what needs memory ---------------------------------------------------------- */
 
 static marco_status take_memory(trainer *t, marco_error *error)
 {
@@ -279,8 +310,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
     return MARCO_OK;
 }
 
-/* ---- checkpoints
- * ------------------------------------------------------------------------------------------ */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 
 static json_t *make_state(trainer *t)
 {
@@ -372,12 +402,25 @@ static marco_status go_on(trainer *t, marco_error *error)
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     train_checkpoint_free(t->from);
     t->from = NULL;
+    train_checkpoint *checkpoint = NULL;
+    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
+    if (!status && checkpoint) {
+        status =
+            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
+        if (!status)
+            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
+        t->step = t->resumed = checkpoint->step;
+        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
+    } else if (!status) {
+        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
+                                       t->recipe->choice.seed, error);
+        status = train_comm_settle(t->comm, status, error);
+    }
+    train_checkpoint_free(checkpoint);
     return status;
 }
 
-/* ---- the run
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the run ------------------------------------------------------------------------------- */
 
 static bool due(int64_t step, int64_t every, int64_t steps)
 {
@@ -404,7 +447,7 @@ static marco_status write_metrics(trainer *t, const marco_train_step *s, marco_e
 {
     if (!t->metrics)
         return MARCO_OK;
-    marco_status status = train_metrics_step(t->metrics, s, error);
+    marco_status status = train_metrics_step(t->metrics, s, data_loader_counts(t->loader), error);
     bool more = t->recipe->load_every && due(s->step, t->recipe->load_every, s->steps);
     if (!status && more && t->loads)
         status = train_metrics_load(t->metrics, t, error);
@@ -465,8 +508,7 @@ static marco_status loop(trainer *t, marco_train_step *last, marco_error *error)
     return status;
 }
 
-/* ---- the interface
- * ------------------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------- */
 
 static void trainer_end(trainer *t)
 {
@@ -514,6 +556,16 @@ static marco_status agree_on_data(trainer *t, marco_error *error)
     status = train_comm_settle(t->comm, status, error);
     if (!status)
         status = train_comm_agree(t->comm, text, strlen(text), "data", error);
+    json_t *state = json_pack("{s:o, s:o}", "train", data_loader_state(t->loader), "valid",
+                              train_valid_state(&t->valid));
+    char *text = NULL;
+    size_t size = 0;
+    marco_status status = MARCO_OK;
+    if (!state || !format_json_dump(state, JSON_COMPACT | JSON_SORT_KEYS, &text, &size))
+        status = base_fail_memory(error, 0, "the data's state");
+    status = train_comm_settle(t->comm, status, error);
+    if (!status)
+        status = train_comm_agree(t->comm, text, size, "data", error);
     base_free(text);
     json_decref(state);
     return status;

@@ -25,8 +25,14 @@ typedef struct work {
 } work;
 
 /* Steps of AdamW without a gradient to speak of. */
-static const kern_adamw adamw = {
-    .lr = 1e-6f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .correct1 = 1, .correct2 = 1};
+static const kern_adamw adamw = {.lr = 1e-6f,
+                                 .beta1 = 0.9f,
+                                 .beta2 = 0.95f,
+                                 .rest1 = 0.1f,
+                                 .rest2 = 0.05f,
+                                 .eps = 1e-8f,
+                                 .correct1 = 1,
+                                 .correct2 = 1};
 
 /* The slots past those of the KV cache and attention. */
 static void do_training(const work *a)

@@ -423,8 +423,8 @@ typedef struct adam_state {
 static adam_state adam_step(adam_state a, double g, const kern_adamw *p)
 {
     g *= (double)p->grad_scale;
-    a.m = (double)p->beta1 * a.m + (1 - (double)p->beta1) * g;
-    a.v = (double)p->beta2 * a.v + (1 - (double)p->beta2) * g * g;
+    a.m = (double)p->beta1 * a.m + (double)p->rest1 * g;
+    a.v = (double)p->beta2 * a.v + (double)p->rest2 * g * g;
     double size = sqrt(a.v / (double)p->correct2) + (double)p->eps;
     a.w -= (double)p->lr * (a.m / (double)p->correct1 / size + (double)p->decay * a.w);
     return a;
@@ -435,9 +435,10 @@ static bool expect_adamw(const kern_table *k, const adam_state *before, float g,
 {
     adam_state want = adam_step(*before, (double)g, p);
     double scaled = (double)g * (double)p->grad_scale;
-    /* 1 - beta in F32 is exact here, the betas being above 1/2. */
-    double m_bound = 6 * EPS * (fabs(before->m) + fabs(scaled)) + (double)FLT_MIN;
-    double v_bound = 6 * EPS * (fabs(before->v) + scaled * scaled) + (double)FLT_MIN;
+    double m_bound = 6 * EPS * (fabs(before->m) + (double)p->rest1 * fabs(scaled));
+    m_bound += (double)FLT_MIN;
+    double v_bound = 6 * EPS * (fabs(before->v) + (double)p->rest2 * scaled * scaled);
+    v_bound += (double)FLT_MIN;
     double size = sqrt(want.v / (double)p->correct2) + (double)p->eps;
     double change = (double)p->lr / (double)p->correct1 / size;
     change *= m_bound + 8 * EPS * fabs(want.m);
@@ -464,7 +465,7 @@ static void check_adamw_row(const kern_table *k, int64_t n, const kern_adamw *p,
     float *g = filled(3, n, scale);
     adam_state before[LONGEST];
     for (int64_t i = 0; i < n; i++) {
-        v[i] *= v[i];
+        v[i] *= i % 3 ? v[i] : 0; /* as in the first step */
         before[i] = (adam_state){(double)w[i], (double)m[i], (double)v[i]};
     }
     k->adamw(w, m, v, g, n, p);
@@ -490,13 +491,16 @@ static void check_adamw_row(const kern_table *k, int64_t n, const kern_adamw *p,
 
 void check_adamw(const kern_table *k)
 {
-    kern_adamw p = {.lr = 3e-4f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .decay = 0.1f};
+    kern_adamw p = {.lr = 3e-4f, .beta1 = 0.9f, .rest1 = 0.1f, .eps = 1e-8f, .decay = 0.1f};
     for (int n_at = 0; n_at < N_LENGTHS; n_at++) {
         float step = 1 + (float)(n_at * n_at) * 10;
         p.grad_scale = n_at % 2 ? 1 : 0.37f;
         p.decay = n_at % 3 ? 0.1f : 0;
+        double beta2 = n_at % 4 ? 0.95 : 0.999999999; /* in F32 this is 1 */
+        p.beta2 = (float)beta2;
+        p.rest2 = (float)(1 - beta2);
         p.correct1 = 1 - powf(p.beta1, step);
-        p.correct2 = 1 - powf(p.beta2, step);
+        p.correct2 = (float)(1 - pow(beta2, (double)step));
         const float scales[] = {1, 1e-4f, 1e-12f};
         for (int s = 0; s < 3; s++) {
             check_adamw_row(k, lengths[n_at], &p, scales[s]);
@@ -504,6 +508,8 @@ void check_adamw(const kern_table *k)
     }
     /* Without gradients the moments reach 0, and the weights fade by the decay alone. */
     p.correct1 = p.correct2 = p.grad_scale = 1;
+    p.beta2 = 0.95f;
+    p.rest2 = 0.05f;
     p.decay = 0.1f;
     float w[9], m[9], v[9], g[9] = {0}, weight = 1;
     for (int i = 0; i < 9; i++) {

@@ -184,8 +184,7 @@ static void check_collectives(train_comm *c)
     CHECK_OK(train_comm_settle(c, MARCO_OK, &error));
 }
 
-/* ---- the optimiser ----------------------------------------------------------------------------
- */
+/* ---- the optimiser ------------------------------------------------------------------------- */
 
 /* A rank's share of a gradient: they differ, and add up to 1. */
 static double share(const train_comm *c, train_group g)
@@ -236,8 +235,7 @@ static void check_optimizer(train_comm *c, tensor_type type, double tolerance)
     toy_free(&t);
 }
 
-/* ---- what goes wrong --------------------------------------------------------------------------
- */
+/* ---- what goes wrong ----------------------------------------------------------------------- */
 
 static void check_disagreement(train_comm *c)
 {

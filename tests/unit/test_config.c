@@ -181,8 +181,7 @@ static void generation_config_wins(void **state)
     assert_int_equal(c.top_k, 0);
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------
- */
+/* ---- what is refused ----------------------------------------------------------------------- */
 
 typedef struct bad {
     const char *config, *named;
@@ -402,8 +401,7 @@ static void unused_keys_are_listed(void **state)
     json_decref(generation);
 }
 
-/* ---- writing and reading back -------------------------------------------------------------------
- */
+/* ---- writing and reading back -------------------------------------------------------------- */
 
 static void assert_same_config(const model_config *a, const model_config *b)
 {
@@ -535,8 +533,7 @@ static void strings_are_escaped(void **state)
     assert_string_equal(read.provenance, "a b  \"c\\");
 }
 
-/* ---- GGUF metadata
- * ---------------------------------------------------------------------------------- */
+/* ---- GGUF metadata ------------------------------------------------------------------------- */
 
 typedef void (*edit_fn)(gguf_writer *w);
 
@@ -692,8 +689,7 @@ static void gguf_refusals(void **state)
     assert_true(c.do_sample && c.temperature == 0.6 && c.top_k == 20);
 }
 
-/* ---- counting
- * ------------------------------------------------------------------------- */
+/* ---- counting ------------------------------------------------------------------------------ */
 
 static void parameters_of_known_models(void **state)
 {

@@ -82,8 +82,7 @@ static void threads_make_no_difference(void **state)
     }
 }
 
-/* ---- types
- * ------------------------------------------------------------------------------------------- */
+/* ---- types --------------------------------------------------------------------------------- */
 
 static void q8_0_is_the_encoder_s_and_falls_back_to_f16(void **state)
 {
@@ -276,8 +275,7 @@ static void bad_arguments_are_refused(void **state)
     assert_int_equal(scratch_count(s->folder), 1);
 }
 
-/* ---- metadata ---------------------------------------------------------------------------------
- */
+/* ---- metadata ------------------------------------------------------------------------------ */
 
 /* A file with the keys that other programs put into theirs: a copy of another with them added. */
 static void write_with_extras(const char *from, const char *to)
@@ -354,8 +352,7 @@ static void other_metadata_stays(void **state)
     assert_true(scratch_same_file(scratch_path(s, "b.gguf"), scratch_path(s, "c.gguf")));
 }
 
-/* ---- interrupted
- * --------------------------------------------------------------------------------------- */
+/* ---- interrupted --------------------------------------------------------------------------- */
 
 typedef struct watcher {
     uint64_t calls, stop_at, last, total;
@@ -426,8 +423,7 @@ static void every_failed_allocation_leaves_nothing(void **state)
     }
 }
 
-/* ---- the tokenizer's files
- * -------------------------------------------------------------------------------- */
+/* ---- the tokenizer's files ----------------------------------------------------------------- */
 
 static void write_text(const char *path, const char *text)
 {
@@ -454,9 +450,7 @@ static void tokenizer_files_are_copied_between_folders(void **state)
     }
 }
 
-/* ---- inspect
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- inspect ------------------------------------------------------------------------------- */
 
 static int64_t int_of(const json_t *object, const char *key)
 {

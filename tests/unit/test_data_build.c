@@ -41,8 +41,7 @@ static void test_sha256(void **state)
             check_hash(text, cases[i].size, step, cases[i].want);
 }
 
-/* ---- what is kept ------------------------------------------------------------------------------
- */
+/* ---- what is kept -------------------------------------------------------------------------- */
 
 /* The documents of a split as text, one a line; base_free. */
 static char *text_of(const char *folder, data_split split)
@@ -109,8 +108,7 @@ static void test_jsonl(void **state)
     check_text(to, "one\ntwo\n\xC3\xA9\n"); /* as it was */
 }
 
-/* ---- what cannot be used -----------------------------------------------------------------------
- */
+/* ---- what cannot be used ------------------------------------------------------------------- */
 
 static void test_bad_lines(void **state)
 {
@@ -203,8 +201,7 @@ static void test_endless_line(void **state)
     assert_int_equal(stats.tokens, size - 3);
 }
 
-/* ---- the split ---------------------------------------------------------------------------------
- */
+/* ---- the split ----------------------------------------------------------------------------- */
 
 /* Lines "document 0" and so on, from `first` on and in steps. */
 static char *numbered(int first, int step, int n)
@@ -250,8 +247,7 @@ static void test_split(void **state)
     assert_refused(MARCO_ERROR_ARGUMENT, "1 held out", marco_data_build(to, &p, &stats, error));
 }
 
-/* ---- threads, memory ---------------------------------------------------------------------------
- */
+/* ---- threads, memory ----------------------------------------------------------------------- */
 
 static void test_threads(void **state)
 {

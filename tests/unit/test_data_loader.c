@@ -1,12 +1,17 @@
 /* Batches: a stream cut into sequences, epochs, mixtures, ranks, and going on where it stopped. */
 #include "data_fixture.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/order.h"
+#include "data/shard.h"
 
 /* Lines of text with lengths of all kinds, each beginning with its number in two bytes. */
 static const char *mixed_folder(const scratch *s, const char *name, char letter, int n)
@@ -42,8 +47,7 @@ static data_loader *open_loader(const data_loader_params *p)
     return loader;
 }
 
-/* ---- the order --------------------------------------------------------------------------------
- */
+/* ---- the order ----------------------------------------------------------------------------- */
 
 static void test_order(void **state)
 {
@@ -71,8 +75,7 @@ static void test_order(void **state)
     assert_true(data_order(1, (uint64_t)1 << 61, 12345) < (uint64_t)1 << 61);
 }
 
-/* ---- packing -----------------------------------------------------------------------------------
- */
+/* ---- packing ------------------------------------------------------------------------------- */
 
 /* What a sequence must be, given what the stream's text is: checks one against the text that begins
  * at `at` of the order; returns nothing that was not checked. */
@@ -117,6 +120,8 @@ static void check_stream(const scratch *s, bool across)
             assert_int_equal(batch->ids[0], last);
         last = batch->targets[p.seq_len - 1];
         assert_int_equal(batch->n_padding, 0);
+        for (int64_t i = 0; i < batch->n_seqs; i++)
+            assert_int_equal(batch->lengths[i], batch->seq_len);
         check_packed(batch, 0, across, &stream);
     }
     int order[EPOCHS][N], moved = 0;
@@ -199,9 +204,11 @@ static void test_whole(void **state)
             if (batch->ids[i] == BYTES_EOS) {
                 assert_int_equal(batch->targets[i], -1);
                 assert_int_equal(batch->starts[i], t);
+                assert_true(t >= batch->lengths[i / p.seq_len]);
                 padding++;
                 continue;
             }
+            assert_true(t < batch->lengths[i / p.seq_len]);
             char first = (char)batch->ids[i - t + batch->starts[i]];
             assert_non_null(strchr("012345", first)); /* a document's first character */
             const char *document = strchr(text, first);
@@ -224,8 +231,7 @@ static void test_whole(void **state)
     data_loader_close(loader);
 }
 
-/* ---- ranks and going on ------------------------------------------------------------------------
- */
+/* ---- ranks and going on -------------------------------------------------------------------- */
 
 static void assert_same_rows(const data_batch *a, int64_t a_row, const data_batch *b, int64_t b_row,
                              int64_t n)
@@ -393,8 +399,7 @@ static void test_bad_state(void **state)
     data_loader_close(loader);
 }
 
-/* ---- mixtures ----------------------------------------------------------------------------------
- */
+/* ---- mixtures ------------------------------------------------------------------------------ */
 
 /* The share of sequences that come from the first source, whose letter is x. */
 static double first_share(data_loader_params *p)
@@ -437,8 +442,7 @@ static void test_mixture(void **state)
     }
 }
 
-/* ---- refusals ----------------------------------------------------------------------------------
- */
+/* ---- refusals ------------------------------------------------------------------------------ */
 
 static void test_refused(void **state)
 {
@@ -488,6 +492,58 @@ static void test_refused(void **state)
                    data_batch_create(INT64_MAX, INT64_MAX, &batch, error));
 }
 
+/* A file whose second id is now one of the vocabulary and now none. */
+typedef struct changing {
+    int fd;
+    atomic_bool over;
+} changing;
+
+static void *change(void *user)
+{
+    changing *c = user;
+    const int32_t id[] = {'b', BYTES_VOCAB + 5};
+    for (int i = 0; !atomic_load(&c->over); i++)
+        if (pwrite(c->fd, &id[i % 2], sizeof *id, sizeof(data_shard_head) + sizeof *id) < 0)
+            break;
+    return NULL;
+}
+
+/* What is given out was checked, whatever the file says by then. */
+static void test_changing_file(void **state)
+{
+    const data_source source = {data_folder(*state, "changing", "abcdefgh\n"), 1};
+    data_loader_params p = loader_params(&source, 1);
+    data_batch *batch;
+    data_set *set;
+    int64_t number;
+    changing c;
+    pthread_t thread;
+    p.seq_len = 8;
+    assert_ok(data_set_open(source.path, DATA_TRAIN, &set, error));
+    c.fd = open(data_set_place(set, 0, &number), O_WRONLY);
+    data_set_close(set);
+    assert_true(c.fd >= 0);
+    atomic_init(&c.over, false);
+    assert_ok(data_batch_create(1, p.seq_len, &batch, error));
+    assert_int_equal(pthread_create(&thread, NULL, change, &c), 0);
+    for (int kind = 0; kind < 3; kind++) {
+        p.attend_across = kind == 1;
+        p.whole_documents = kind == 2;
+        data_loader *loader = open_loader(&p);
+        for (int i = 0; i < 200000; i++) {
+            marco_status status = data_loader_next(loader, 1, 0, batch, NULL);
+            assert_true(status == MARCO_OK || status == MARCO_ERROR_FORMAT);
+            for (int64_t k = 0; status == MARCO_OK && k < p.seq_len; k++)
+                assert_true(batch->ids[k] < BYTES_VOCAB && batch->targets[k] < BYTES_VOCAB);
+        }
+        data_loader_close(loader);
+    }
+    atomic_store(&c.over, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    close(c.fd);
+    data_batch_free(batch);
+}
+
 static void test_memory(void **state)
 {
     kinds k;
@@ -515,10 +571,10 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order), SCRATCH_TEST(test_packed),    SCRATCH_TEST(test_across),
-        SCRATCH_TEST(test_no_eos),    SCRATCH_TEST(test_whole),     SCRATCH_TEST(test_ranks),
-        SCRATCH_TEST(test_resume),    SCRATCH_TEST(test_bad_state), SCRATCH_TEST(test_mixture),
-        SCRATCH_TEST(test_refused),   SCRATCH_TEST(test_memory),
+        cmocka_unit_test(test_order),     SCRATCH_TEST(test_packed),    SCRATCH_TEST(test_across),
+        SCRATCH_TEST(test_no_eos),        SCRATCH_TEST(test_whole),     SCRATCH_TEST(test_ranks),
+        SCRATCH_TEST(test_resume),        SCRATCH_TEST(test_bad_state), SCRATCH_TEST(test_mixture),
+        SCRATCH_TEST(test_changing_file), SCRATCH_TEST(test_refused),   SCRATCH_TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

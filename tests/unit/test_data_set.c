@@ -9,8 +9,7 @@
 
 static const char text[] = "one\nthree\nfour and more\nx\n";
 
-/* ---- what was written --------------------------------------------------------------------------
- */
+/* ---- what was written ---------------------------------------------------------------------- */
 
 static void test_shards(void **state)
 {
@@ -29,7 +28,6 @@ static void test_shards(void **state)
     assert_int_equal(data_set_documents(set), N);
     assert_int_equal(data_set_tokens(set), 10 + 2 * 90 + 3 * 400);
     assert_int_equal(data_set_vocab(set), BYTES_VOCAB);
-    assert_int_equal(data_set_eos(set), BYTES_END);
     assert_false(data_set_is_chat(set));
     for (int64_t k = 0; k < N; k++) {
         int64_t i = k * 77 % N, number;
@@ -74,8 +72,7 @@ static void test_digest(void **state)
     assert_string_not_equal(one, other);
 }
 
-/* ---- what is damaged ---------------------------------------------------------------------------
- */
+/* ---- what is damaged ----------------------------------------------------------------------- */
 
 typedef struct bytes {
     char *data;

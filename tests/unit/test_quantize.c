@@ -18,8 +18,7 @@
 
 static marco_error error;
 
-/* ---- recipes ----------------------------------------------------------------------------------
- */
+/* ---- recipes ------------------------------------------------------------------------------- */
 
 /* A shape to ask about: 16 layers, 4 queries to a key, heads apart from the embedding. */
 static model_config shape(int32_t n_experts)
@@ -105,8 +104,7 @@ static void rows_that_do_not_divide(void **state)
     assert_non_null(strstr(model_recipe_names(), "Q4_K_M"));
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------------------------- */
 
 /* Nano's kind: rows of 256 everywhere but those of 384 in the experts' down. */
 static model_config nano(void)
@@ -254,8 +252,7 @@ static void refusals(void **state)
     assert_int_equal(marco_quantize(four, eight, &params, NULL, &error), MARCO_OK);
 }
 
-/* ---- importance -------------------------------------------------------------------------------
- */
+/* ---- importance ---------------------------------------------------------------------------- */
 
 /* Entries for all matrices but the embedding. Of 32 columns the last 8 are important, of every
  * second expert's the first 8. */

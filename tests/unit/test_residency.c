@@ -178,8 +178,7 @@ static void test_loading_is_cancelled(void **state)
     assert_null(engine);
 }
 
-/* ---- plans ------------------------------------------------------------------------------------
- */
+/* ---- plans --------------------------------------------------------------------------------- */
 
 /* The M after "--ram " in a message, its n-th. */
 static uint64_t named_size(const char *message, int n)
@@ -271,8 +270,7 @@ static void test_plan_of_a_dense_model(void **state)
     model_source_close(source);
 }
 
-/* ---- the same bits ----------------------------------------------------------------------------
- */
+/* ---- the same bits ------------------------------------------------------------------------- */
 
 static marco_engine *open_file(const char *path, uint64_t ram, bool map, int32_t threads,
                                marco_compute compute)
@@ -486,8 +484,7 @@ static void test_budget_for_a_kv_type(void **state)
     assert_int_equal(marco_engine_open(path, &params, &engine, &error), MARCO_ERROR_ARGUMENT);
 }
 
-/* ---- sessions in a budget ----------------------------------------------------------------------
- */
+/* ---- sessions in a budget ------------------------------------------------------------------ */
 
 static void test_sessions_share_the_room(void **state)
 {
@@ -592,8 +589,7 @@ static void test_sessions_leave_no_memory(void **state)
     model_kv_free(&kv);
 }
 
-/* ---- a file in trouble -------------------------------------------------------------------------
- */
+/* ---- a file in trouble --------------------------------------------------------------------- */
 
 static void test_a_changed_file(void **state)
 {

@@ -364,8 +364,7 @@ static void models_crowded(void **state)
     atomic_store(&room, 100);
 }
 
-/* ---- memory of all ----------------------------------------------------------------------------
- */
+/* ---- memory of all ------------------------------------------------------------------------- */
 
 /* What an engine may come to hold. */
 static uint64_t most_of(const serve_model *m)

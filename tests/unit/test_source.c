@@ -18,8 +18,7 @@ static marco_error error;
 
 static const tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------- */
 
 static float number(const model_tensor *t, const void *row, int64_t i)
 {
@@ -141,8 +140,7 @@ static void ids_of_tokenizer_and_configuration_are_shared(void **state)
     model_source_close(source);
 }
 
-/* ---- damaged folders
- * ------------------------------------------------------------------------------- */
+/* ---- damaged folders ----------------------------------------------------------------------- */
 
 typedef struct damage {
     const char *skip;    /* a tensor left out */
@@ -307,8 +305,7 @@ static void fused_experts_are_read(void **state)
     model_source_close(source);
 }
 
-/* ---- damaged GGUF files
- * ------------------------------------------------------------------------------ */
+/* ---- damaged GGUF files -------------------------------------------------------------------- */
 
 typedef struct gguf_damage {
     const char *skip, *extra, *reshape;
@@ -388,8 +385,7 @@ static void damaged_gguf_files_are_refused_by_name(void **state)
     assert_int_equal(open_damaged_gguf(*state, &c, (gguf_damage){0}), MARCO_OK);
 }
 
-/* ---- other inputs
- * -------------------------------------------------------------------------------------- */
+/* ---- other inputs -------------------------------------------------------------------------- */
 
 static void wrong_paths_say_what_is_wrong(void **state)
 {

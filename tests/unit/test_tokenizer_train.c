@@ -303,6 +303,38 @@ static void test_json(void **state)
     json_decref(b);
 }
 
+/* What marco data takes: a byte order mark, and numbers in fields that nobody reads. */
+static void test_as_data(void **state)
+{
+    const scratch *s = *state;
+    static const char *const texts[][2] = {
+        {"a.txt", "\xEF\xBB\xBF"
+                  "ab\nab\n"},
+        {"a.txt", "\xEF\xBB\xBF"
+                  "ab\nab"},
+        {"a.jsonl", "\xEF\xBB\xBF{\"text\": \"ab\"}\n\v\f\n{\"text\": \"ab\"}\n"},
+        {"a.jsonl", "{\"text\": \"ab\", \"id\": 123456789012345678901234567890}\n"
+                    "{\"text\": \"ab\", \"ids\": [-98765432109876543210]}"},
+    };
+    static const uint64_t bytes[] = {6, 5, 4, 4};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *file = scratch_path(s, texts[i][0]);
+        write_text(file, texts[i][1]);
+        marco_tokenizer_train_params params = params_of(&file, 1, 300);
+        marco_tokenizer_train_stats stats;
+        train(scratch_path(s, "made"), &params, &stats);
+        assert_int_equal(stats.bytes, bytes[i]);
+    }
+    /* Elsewhere it is text. */
+    const char *file = scratch_path(s, "a.txt");
+    write_text(file, "ab\n\xEF\xBB\xBF"
+                     "ab\n");
+    marco_tokenizer_train_params params = params_of(&file, 1, 300);
+    marco_tokenizer_train_stats stats;
+    train(scratch_path(s, "made"), &params, &stats);
+    assert_int_equal(stats.bytes, 9);
+}
+
 static void test_max_bytes(void **state)
 {
     const scratch *s = *state;
@@ -517,13 +549,13 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_hand),  cmocka_unit_test(test_alphabet),
-        SCRATCH_TEST(test_vectors),      SCRATCH_TEST(test_invariance),
-        SCRATCH_TEST(test_counts),       SCRATCH_TEST(test_json),
-        SCRATCH_TEST(test_max_bytes),    SCRATCH_TEST(test_long_word),
-        SCRATCH_TEST(test_specials),     SCRATCH_TEST(test_refused_text),
-        SCRATCH_TEST(test_endless_line), SCRATCH_TEST(test_refused_params),
-        SCRATCH_TEST(test_memory),
+        cmocka_unit_test(test_by_hand),    cmocka_unit_test(test_alphabet),
+        SCRATCH_TEST(test_vectors),        SCRATCH_TEST(test_invariance),
+        SCRATCH_TEST(test_counts),         SCRATCH_TEST(test_json),
+        SCRATCH_TEST(test_as_data),        SCRATCH_TEST(test_max_bytes),
+        SCRATCH_TEST(test_long_word),      SCRATCH_TEST(test_specials),
+        SCRATCH_TEST(test_refused_text),   SCRATCH_TEST(test_endless_line),
+        SCRATCH_TEST(test_refused_params), SCRATCH_TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

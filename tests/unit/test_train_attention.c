@@ -38,8 +38,7 @@ static const shape shapes[] = {
     {"bf16", 10, 4, 2, 4, true, TENSOR_BF16, 2, 67, {0, 30, 64}, 60},
 };
 
-/* ---- what an operation is given ----------------------------------------------------------------
- */
+/* ---- what an operation is given ------------------------------------------------------------ */
 
 typedef struct fixture {
     const shape *shape;
@@ -138,7 +137,7 @@ static void make_tokens(fixture *f)
             if (t % s->seq_len >= s->begins[e])
                 f->starts[t] = (int32_t)s->begins[e];
     }
-    f->tokens = (train_tokens){s->n_seqs, s->seq_len, n, NULL, NULL, f->starts};
+    f->tokens = (train_tokens){s->n_seqs, s->seq_len, n, NULL, NULL, f->starts, NULL};
 }
 
 static void make_context(fixture *f, int threads)
@@ -221,8 +220,7 @@ static void run(fixture *f, bool back)
         train_attention_back(&f->ctx, 0, &f->tokens, f->x, &f->saved, f->work, f->d);
 }
 
-/* ---- the same in double precision --------------------------------------------------------------
- */
+/* ---- the same in double precision ---------------------------------------------------------- */
 
 typedef struct plain {
     const fixture *f;
@@ -353,8 +351,7 @@ static double plain_loss(plain *p, const float *d)
     return loss;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------
- */
+/* ---- tests --------------------------------------------------------------------------------- */
 
 static void outputs_are_those_of_double_precision(void **state)
 {

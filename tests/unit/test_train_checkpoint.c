@@ -20,8 +20,7 @@
 #include "train/checkpoint_internal.h"
 #include "train/source.h"
 
-/* ---- a model in training, every number known ----------------------------------------------------
- */
+/* ---- a model in training, every number known ----------------------------------------------- */
 
 enum { PARTS = 5 }; /* values, moments, squares, masters, bases */
 
@@ -125,8 +124,7 @@ static bool same_number(void *number, tensor_type type, float expected)
                   type == TENSOR_F32 ? 4 : 2) == 0;
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------
- */
+/* ---- runs ---------------------------------------------------------------------------------- */
 
 static train_recipe *recipe(const char *set)
 {
@@ -200,8 +198,7 @@ static bool has(const train_run *run, const char *name)
     return base_exists(path);
 }
 
-/* ---- the same bits back -------------------------------------------------------------------------
- */
+/* ---- the same bits back -------------------------------------------------------------------- */
 
 static void check_state(const train_checkpoint *c, const train_optimizer *o)
 {
@@ -296,6 +293,60 @@ static void any_number_of_processes_writes_and_reads_the_same(void **state)
     }
 }
 
+/* The masters held here that are not what the source or the adapter's beginning has. */
+static int64_t wrong_masters(const lab *l, int64_t *finer)
+{
+    int64_t wrong = 0;
+    for (size_t i = 0; i < l->ctx.params->n; i++) {
+        const train_param *p = &l->ctx.params->items[i];
+        const struct train_shard *shard = &l->optimizer->shards[p->section];
+        const uint16_t *values = l->ctx.params->sections[p->section].value;
+        int64_t matrix = train_param_matrix(p);
+        for (int64_t e = 0; e < train_param_size(p) && p->state == TRAIN_TRAINED; e++) {
+            int64_t at = p->offset + e - shard->begin;
+            if (at < 0 || at >= shard->size)
+                continue;
+            float master = shard->master[at];
+            wrong += tensor_f32_to_bf16(master) != values[p->offset + e];
+            if (!p->adapter)
+                wrong += master != memory_value(&p->tensor, p->mat0 + e / matrix, e % matrix);
+            *finer += master != tensor_bf16_to_f32(values[p->offset + e]);
+        }
+    }
+    return wrong;
+}
+
+static void begin_job(train_comm *comm, void *user)
+{
+    job *j = user;
+    lab l;
+    int64_t finer = 0;
+    set_up(&l, j->k, comm);
+    const model_config config = memory_config(j->k.arch);
+    model_source *source = memory_source_create(&config, TENSOR_F32, false);
+    bool fine = source && !train_optimizer_begin(l.optimizer, &l.ctx, source, 0, NULL) &&
+                wrong_masters(&l, &finer) == 0 && finer > 0;
+    pthread_mutex_lock(&j->mutex);
+    j->fine = j->fine && fine;
+    pthread_mutex_unlock(&j->mutex);
+    model_source_close(source);
+    tear_down(&l);
+}
+
+static void masters_begin_with_what_weights_were_rounded_from(void **state)
+{
+    static const int worlds[][2] = {{1, 1}, {4, 2}, {3, 1}};
+    (void)state;
+    for (size_t i = 1; i <= 3; i += 2) {
+        for (size_t w = 0; w < sizeof(worlds) / sizeof(*worlds); w++) {
+            job j = {.k = kinds[i], .fine = true};
+            pthread_mutex_init(&j.mutex, NULL);
+            threads_run(worlds[w][0], worlds[w][1], begin_job, &j);
+            assert_true(j.fine);
+        }
+    }
+}
+
 /* What any tool sees: a model of the values, with its tokenizer. */
 static void a_checkpoint_is_a_model(void **state)
 {
@@ -331,8 +382,7 @@ static void a_checkpoint_is_a_model(void **state)
     train_comm_close(comm);
 }
 
-/* ---- kept and found -----------------------------------------------------------------------------
- */
+/* ---- kept and found ------------------------------------------------------------------------ */
 
 typedef struct bench {
     train_comm *comm;
@@ -504,8 +554,7 @@ static void tensors_of_another_model_are_refused(void **state)
     bench_close(&b);
 }
 
-/* ---- nothing left behind ------------------------------------------------------------------------
- */
+/* ---- nothing left behind ------------------------------------------------------------------- */
 
 static void a_full_disk_leaves_the_one_before(void **state)
 {
@@ -635,8 +684,7 @@ static void running_out_of_memory_leaves_nothing(void **state)
     bench_close(&b);
 }
 
-/* ---- the run's folder ---------------------------------------------------------------------------
- */
+/* ---- the run's folder ---------------------------------------------------------------------- */
 
 static marco_status try_open(train_comm *comm, const char *folder, const char *set, bool restart,
                              const char *says)
@@ -734,6 +782,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SCRATCH_TEST(every_number_comes_back),
         SCRATCH_TEST(any_number_of_processes_writes_and_reads_the_same),
+        cmocka_unit_test(masters_begin_with_what_weights_were_rounded_from),
         SCRATCH_TEST(a_checkpoint_is_a_model),
         SCRATCH_TEST(checkpoints_say_which_program_wrote_them),
         SCRATCH_TEST(old_checkpoints_go),

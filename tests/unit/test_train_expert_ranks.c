@@ -167,6 +167,30 @@ static void processes_do_as_one_does(void **state)
     }
 }
 
+/* The second process has nothing but padding. */
+static void a_process_may_have_no_token(void **state)
+{
+    (void)state;
+    static const experts_shape shape = {.embd = 19, .width = 7, .experts = 8, .used = 3, .n = 30};
+    static const train_routing routing = {.dropout = TRAIN_DROP_EXPERTS};
+    static const int32_t lengths[] = {30, 0};
+    for (int w = 0; w < 2; w++) {
+        ranks r;
+        experts_fixture one;
+        open_one(&one, 2, &shape, &routing);
+        one.tokens = (train_tokens){.n_seqs = 2, .seq_len = 30, .n = 60, .lengths = lengths};
+        experts_forward(&one);
+        experts_back(&one);
+        open_ranks(&r, 2, worlds[w][1], &shape, &routing);
+        r.f[1].tokens.lengths = &lengths[1];
+        run_ranks(&r);
+        compare(&r, &one);
+        assert_int_equal(r.f[1].stats.tokens, 0);
+        close_ranks(&r);
+        experts_close(&one);
+    }
+}
+
 /* All rows come to one process, which has not room for them: it finds some, again and again. */
 static void rooms_grow(void **state)
 {
@@ -249,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(processes_do_as_one_does),
+        cmocka_unit_test(a_process_may_have_no_token),
         cmocka_unit_test(rooms_grow),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(no_room_is_everybodys_error),

@@ -75,8 +75,7 @@ static double number_at(const json_t *json, const char *key, size_t i)
     return json_number_value(value);
 }
 
-/* ---- gradients ---------------------------------------------------------------------------------
- */
+/* ---- gradients ----------------------------------------------------------------------------- */
 
 /* Product with the numbers uniform in [-1, 1) of a stream. */
 static double product(const float *x, int64_t n, uint64_t seed, const char *name)
@@ -127,8 +126,7 @@ static void gradients_are_those_of_pytorch(void **state)
     close_vector(&v);
 }
 
-/* ---- steps -------------------------------------------------------------------------------------
- */
+/* ---- steps --------------------------------------------------------------------------------- */
 
 static void check_close(const char *what, int64_t step, double seen, double expected, double bar)
 {
@@ -158,8 +156,7 @@ static void losses_are_those_of_pytorch(void **state)
     close_vector(&v);
 }
 
-/* ---- what must not matter ----------------------------------------------------------------------
- */
+/* ---- what must not matter ------------------------------------------------------------------ */
 
 static void take_steps(train_job *job)
 {

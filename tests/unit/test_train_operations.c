@@ -16,8 +16,7 @@
 
 enum { EMBD = 37, FFN = 70, VOCAB = 1100, N = 83, RANK = 3, SAMPLES = 60, MAX_ARRAYS = 8 };
 
-/* ---- a dense model whose weights are a formula
- * ------------------------------------------------------ */
+/* ---- a dense model whose weights are a formula --------------------------------------------- */
 
 static float number(uint64_t stream, int64_t i)
 {
@@ -120,8 +119,7 @@ static void fixture_close(fixture *f)
     base_free(f->d);
 }
 
-/* ---- a function of some arrays in double, and its central differences
- * --------------------------------- */
+/* ---- a function of some arrays in double, and its central differences ---------------------- */
 
 typedef struct problem {
     fixture *f;
@@ -203,8 +201,7 @@ static double weighted(const fixture *f, const float *out)
     return sum;
 }
 
-/* ---- plain operations
- * ------------------------------------------------------------------------------------ */
+/* ---- plain operations ---------------------------------------------------------------------- */
 
 static void plain_norm(const double *x, const double *weight, double *out)
 {
@@ -223,8 +220,7 @@ static double plain_dot(const double *a, const double *b, int n)
     return sum;
 }
 
-/* ---- the tests
- * --------------------------------------------------------------------------------------------- */
+/* ---- the tests ----------------------------------------------------------------------------- */
 
 static double norm_function(const problem *p)
 {

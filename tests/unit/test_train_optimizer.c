@@ -84,6 +84,26 @@ static void fifty_steps_are_those_of_adamw(void **state)
     run_end(&r);
 }
 
+/* In F32 such a beta is 1, and one less it 0. */
+static void a_beta_may_be_almost_one(void **state)
+{
+    (void)state;
+    run r;
+    plain reference;
+    train_optimizer_params slow = USUAL;
+    slow.beta1 = 0.99999999;
+    slow.beta2 = 0.999999999;
+    run_begin(&r, 1, TENSOR_F32, &slow);
+    plain_make(&reference, TENSOR_F32);
+    for (int step = 1; step <= 10; step++) {
+        run_step(&r, (uint64_t)step, scale_of(step), 1e-2);
+        plain_step(&reference, (uint64_t)step, scale_of(step), &slow, 1e-2);
+    }
+    assert_true(toy_difference(&r.toy, &reference) < 1e-5);
+    plain_free(&reference);
+    run_end(&r);
+}
+
 static void threads_change_no_bit(void **state)
 {
     (void)state;
@@ -325,6 +345,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fifty_steps_are_those_of_adamw),
+        cmocka_unit_test(a_beta_may_be_almost_one),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(only_what_is_decayed_shrinks_without_a_gradient),
         cmocka_unit_test(moments_see_the_clipped_gradient),

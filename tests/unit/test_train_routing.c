@@ -279,6 +279,125 @@ static void a_step_moves_the_bias_by_signs(void **state)
     assert_true(bias[0] == -0.25f);
 }
 
+/* ---- padding --------------------------------------------------------------------------------- */
+
+static void back_from(experts_fixture *f, const float *d)
+{
+    marco_error error;
+    for (int s = 0; s < TRAIN_SECTION_END; s++)
+        memset(f->params->sections[s].grad, 0,
+               (size_t)f->params->sections[s].graded * sizeof(float));
+    memcpy(f->d, d, (size_t)(f->shape.n * f->shape.embd) * sizeof *d);
+    if (train_experts_back(&f->ctx, f->layer, &f->tokens, &f->routing, &f->pass, f->x, &f->saved,
+                           f->work, &f->stats, f->d, &error))
+        fail_msg("%s", error.message);
+}
+
+static void assert_all_near(const float *a, const float *b, int64_t n)
+{
+    float most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(b[i]));
+    for (int64_t i = 0; i < n; i++)
+        assert_true(fabsf(a[i] - b[i]) <= 1e-5f * most);
+}
+
+static void assert_near(double a, double b)
+{
+    assert_true(fabs(a - b) <= 1e-5 * fabs(b));
+}
+
+/* Sequences with padding against their tokens alone. */
+static void compare_padded(const experts_fixture *padded, const experts_fixture *packed)
+{
+    const train_routing_stats *a = &padded->stats, *b = &packed->stats;
+    size_t row = (size_t)packed->shape.embd;
+    int64_t at = 0;
+    for (int64_t t = 0; t < padded->shape.n; t++) {
+        const float *out = padded->out + t * row, *d = padded->d + t * row;
+        if (t % padded->tokens.seq_len < padded->tokens.lengths[t / padded->tokens.seq_len]) {
+            assert_all_near(out, packed->out + at * row, (int64_t)row);
+            assert_all_near(d, packed->d + at++ * row, (int64_t)row);
+            continue;
+        }
+        /* It goes by. */
+        assert_memory_equal(out, padded->x + t * row, row * sizeof *out);
+        for (size_t i = 0; i < row; i++)
+            assert_true(d[i] == 3);
+    }
+    assert_int_equal(a->tokens, at);
+    assert_int_equal(a->tokens, b->tokens);
+    assert_memory_equal(a->load, b->load, (size_t)shape.experts * sizeof *a->load);
+    assert_memory_equal(a->seen, b->seen, (size_t)shape.experts * sizeof *a->seen);
+    assert_near(a->entropy, b->entropy);
+    assert_near(a->balance, b->balance);
+    assert_near(a->z, b->z);
+    for (int s = 0; s < TRAIN_SECTION_END; s++)
+        assert_all_near(padded->params->sections[s].grad, packed->params->sections[s].grad,
+                        packed->params->sections[s].graded);
+}
+
+static void padding_is_no_token(void **state)
+{
+    (void)state;
+    enum { SEQS = 4, LENGTH = 50, REAL = 50 + 13 + 0 + 37 };
+    static const int32_t lengths[SEQS] = {50, 13, 0, 37};
+    for (train_balance_kind kind = TRAIN_BALANCE_NONE; kind <= TRAIN_BALANCE_BIAS; kind++) {
+        experts_fixture padded, packed;
+        experts_shape s = shape;
+        experts_open(&padded, &s);
+        s.n = REAL;
+        experts_open(&packed, &s);
+        padded.tokens = (train_tokens){
+            .n_seqs = SEQS, .seq_len = LENGTH, .n = SEQS * LENGTH, .lengths = lengths};
+        padded.routing = packed.routing =
+            (train_routing){.balance = kind, .coefficient = 2, .z_loss = 0.3};
+        float *d = calloc((size_t)(SEQS * LENGTH * s.embd), sizeof *d);
+        assert_non_null(d);
+        int64_t at = 0, row = s.embd;
+        experts_gradient_of_out(&packed, packed.d);
+        for (int64_t i = 0; i < SEQS * LENGTH; i++) {
+            bool real = i % LENGTH < lengths[i / LENGTH];
+            for (int64_t j = 0; j < row; j++) {
+                d[i * row + j] = real ? packed.d[at * row + j] : 3;
+                padded.x[i * row + j] = real ? packed.x[at * row + j] : 0.5f;
+            }
+            at += real;
+        }
+        experts_forward(&padded);
+        experts_forward(&packed);
+        back_from(&padded, d);
+        experts_back(&packed);
+        compare_padded(&padded, &packed);
+        free(d);
+        experts_close(&padded);
+        experts_close(&packed);
+    }
+}
+
+static void a_pass_may_be_nothing_but_padding(void **state)
+{
+    (void)state;
+    static const int32_t none[1] = {0};
+    for (train_balance_kind kind = TRAIN_BALANCE_NONE; kind <= TRAIN_BALANCE_BIAS; kind++) {
+        experts_fixture f;
+        experts_open(&f, &shape);
+        f.tokens.lengths = none;
+        f.routing = (train_routing){.balance = kind, .coefficient = 2, .z_loss = 0.3};
+        experts_forward(&f);
+        experts_back(&f);
+        assert_memory_equal(f.out, f.x, (size_t)(shape.n * shape.embd) * sizeof *f.x);
+        experts_gradient_of_out(&f, f.out);
+        assert_memory_equal(f.d, f.out, (size_t)(shape.n * shape.embd) * sizeof *f.x);
+        assert_int_equal(f.stats.tokens, 0);
+        assert_true(f.stats.entropy == 0 && f.stats.balance == 0 && f.stats.z == 0);
+        for (int s = 0; s < TRAIN_SECTION_END; s++)
+            for (int64_t i = 0; i < f.params->sections[s].graded; i++)
+                assert_true(f.params->sections[s].grad[i] == 0);
+        experts_close(&f);
+    }
+}
+
 /* ---- what goes wrong ------------------------------------------------------------------------- */
 
 static void numbers_that_are_none_do_no_harm(void **state)
@@ -306,6 +425,37 @@ static void numbers_that_are_none_do_no_harm(void **state)
     experts_close(&f);
 }
 
+/* A bias can outdo any probability, even of experts that have none in F32. */
+static void what_is_chosen_may_have_no_probability(void **state)
+{
+    (void)state;
+    experts_fixture f;
+    experts_shape s = shape;
+    s.router = 1000;
+    experts_open(&f, &s);
+    f.routing = (train_routing){.balance = TRAIN_BALANCE_BIAS};
+    for (int32_t e = 0; e < s.used; e++)
+        f.stats.bias[e] = 1000;
+    experts_forward(&f);
+    int64_t vanished = 0;
+    for (int64_t t = 0; t < s.n; t++) {
+        const float *p = probs_of(&f, t), *weight = f.saved.weight + t * s.used;
+        float sum = 0, weights = 0;
+        for (int32_t k = 0; k < s.used; k++) {
+            assert_in_range(f.saved.chosen[t * s.used + k], 0, s.used - 1);
+            sum += p[k];
+            weights += weight[k];
+        }
+        vanished += sum == 0;
+        assert_true(fabsf(weights - 1) < 1e-5f);
+    }
+    assert_true(vanished > s.n / 2);
+    experts_back(&f);
+    for (int64_t i = 0; i < s.n * s.embd; i++)
+        assert_true(isfinite(f.out[i]) && isfinite(f.d[i]));
+    experts_close(&f);
+}
+
 static void one_process_asks_for_no_memory(void **state)
 {
     (void)state;
@@ -330,7 +480,10 @@ int main(void)
         cmocka_unit_test(a_pass_is_counted_once),
         cmocka_unit_test(a_step_moves_the_bias_by_signs),
         cmocka_unit_test(numbers_that_are_none_do_no_harm),
+        cmocka_unit_test(what_is_chosen_may_have_no_probability),
         cmocka_unit_test(one_process_asks_for_no_memory),
+        cmocka_unit_test(padding_is_no_token),
+        cmocka_unit_test(a_pass_may_be_nothing_but_padding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,8 +154,7 @@ static inline void toy_add_gradient(toy *t, uint64_t step, const double scale[TR
     }
 }
 
-/* ---- in double --------------------------------------------------------------------------------
- */
+/* ---- in double ----------------------------------------------------------------------------- */
 
 typedef struct plain {
     double *w[TOY_PARAMS], *m[TOY_PARAMS], *v[TOY_PARAMS];

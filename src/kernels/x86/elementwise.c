@@ -64,8 +64,8 @@ LANES_INLINE __m256 flushed(__m256 x)
 
 void kern_avx2_adamw(float *w, float *m, float *v, const float *g, int64_t n, const kern_adamw *p)
 {
-    const __m256 beta1 = _mm256_set1_ps(p->beta1), rest1 = _mm256_set1_ps(1 - p->beta1);
-    const __m256 beta2 = _mm256_set1_ps(p->beta2), rest2 = _mm256_set1_ps(1 - p->beta2);
+    const __m256 beta1 = _mm256_set1_ps(p->beta1), rest1 = _mm256_set1_ps(p->rest1);
+    const __m256 beta2 = _mm256_set1_ps(p->beta2), rest2 = _mm256_set1_ps(p->rest2);
     const __m256 scale = _mm256_set1_ps(p->grad_scale), eps = _mm256_set1_ps(p->eps);
     const __m256 step = _mm256_set1_ps(p->lr / p->correct1);
     const __m256 inverse = _mm256_set1_ps(1 / sqrtf(p->correct2));

@@ -46,8 +46,8 @@ LANES_INLINE __m512 flushed(__m512 x)
 void kern_avx512vnni_adamw(float *w, float *m, float *v, const float *g, int64_t n,
                            const kern_adamw *p)
 {
-    const __m512 beta1 = _mm512_set1_ps(p->beta1), rest1 = _mm512_set1_ps(1 - p->beta1);
-    const __m512 beta2 = _mm512_set1_ps(p->beta2), rest2 = _mm512_set1_ps(1 - p->beta2);
+    const __m512 beta1 = _mm512_set1_ps(p->beta1), rest1 = _mm512_set1_ps(p->rest1);
+    const __m512 beta2 = _mm512_set1_ps(p->beta2), rest2 = _mm512_set1_ps(p->rest2);
     const __m512 scale = _mm512_set1_ps(p->grad_scale), eps = _mm512_set1_ps(p->eps);
     const __m512 step = _mm512_set1_ps(p->lr / p->correct1);
     const __m512 inverse = _mm512_set1_ps(1 / sqrtf(p->correct2));

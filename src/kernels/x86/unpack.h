@@ -99,8 +99,7 @@ LANES_INLINE __m256 unpack_signed_byte(__m256i v, int64_t at)
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24));
 }
 
-/* ---- blocks of 32 ------------------------------------------------------------------------------
- */
+/* ---- blocks of 32 -------------------------------------------------------------------------- */
 
 LANES_INLINE void unpack_q8_0(const uint8_t *p, int64_t b, unpacked *u)
 {
@@ -151,8 +150,7 @@ LANES_INLINE void unpack_iq4_nl(const uint8_t *p, int64_t b, unpacked *u)
     u->d[0] = unpack_scales(p);
 }
 
-/* ---- groups of 32 in blocks of 256 -------------------------------------------------------------
- */
+/* ---- groups of 32 in blocks of 256 --------------------------------------------------------- */
 
 /* The 6-bit scales and minima of Q4_K and Q5_K: `p` is at the vectors of d and dmin, then three of
  * scale bytes. Groups 0 .. 3 have theirs in the low six bits of the first and the second vector;
