@@ -153,6 +153,7 @@ static marco_status lock(train_run *run, const train_notes *notes, marco_error *
 static marco_status prepare(train_run *run, const train_recipe *recipe, bool restart,
                             const train_notes *notes, marco_error *error)
 {
+    bool moved = false;
     char *path = base_path_join(run->folder, recipe_name);
     if (!path)
         return base_fail_memory(error, strlen(run->folder), "a path");
@@ -168,7 +169,11 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
     if (!status)
         base_folder_sweep(run->folder, recipe_name);
     if (!status && base_exists(path))
-        status = restart ? clear(run, error) : train_recipe_goes_on(recipe, path, error);
+        status = restart ? clear(run, error) : train_recipe_goes_on(recipe, path, &moved, error);
+    if (!status && moved && notes && notes->fn)
+        notes->fn(notes->user,
+                  "the run was begun from a model at another path; it goes on from its "
+                  "own checkpoint, where it has one");
     if (!status)
         status = write_recipe(path, recipe, error);
     if (!status)
