@@ -2,8 +2,11 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/output.h"
 
@@ -159,6 +162,24 @@ static void write_page(base_text *out, const report_run *runs, size_t n)
 
 /* ---- the report ---------------------------------------------------------------------------- */
 
+/* A page in the place of what it is made from would be the end of the run's metrics. */
+static marco_status check_place(const char *run, const char *to, marco_error *error)
+{
+    struct stat source, place;
+    char *metrics = base_path_join(run, REPORT_METRICS);
+    if (!metrics)
+        return base_fail_memory(error, strlen(run), "a path");
+    marco_status status = MARCO_OK;
+    if (stat(metrics, &source) == 0 && stat(to, &place) == 0 && source.st_dev == place.st_dev &&
+        source.st_ino == place.st_ino)
+        status = base_fail(error, MARCO_ERROR_ARGUMENT,
+                           "%s holds the metrics that the report is made from; give another name "
+                           "for the page",
+                           to);
+    base_free(metrics);
+    return status;
+}
+
 static marco_status write_file(const char *to, bool overwrite, const base_text *page,
                                marco_error *error)
 {
@@ -185,6 +206,8 @@ marco_status marco_train_report(const char *const *runs, size_t n_runs, const ch
     marco_status status = MARCO_OK;
     if (!read)
         status = base_fail_memory(error, n_runs * sizeof *read, "runs");
+    for (size_t r = 0; !status && r < n_runs; r++)
+        status = check_place(runs[r], to, error);
     for (size_t r = 0; !status && r < n_runs; r++)
         status = report_read(runs[r], &read[r], error);
     if (!status) {

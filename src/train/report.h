@@ -8,6 +8,8 @@
 
 /* ---- report_read.c: RUN/metrics.jsonl ------------------------------------------------------ */
 
+#define REPORT_METRICS "metrics.jsonl"
+
 /* Numbers of a step. What a line lacks, or says as null, is NAN. */
 typedef enum report_field {
     REPORT_LOSS,

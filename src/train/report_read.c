@@ -348,7 +348,7 @@ static char *name_of(const char *path)
 marco_status report_read(const char *path, report_run *run, marco_error *error)
 {
     *run = (report_run){.name = name_of(path)};
-    char *metrics = base_path_join(path, "metrics.jsonl"), *chunk = base_alloc(CHUNK);
+    char *metrics = base_path_join(path, REPORT_METRICS), *chunk = base_alloc(CHUNK);
     base_text line = {0};
     base_file *file = NULL;
     reader r = {.run = run};

@@ -90,4 +90,11 @@ echo 'once upon a time' >other/metrics.jsonl
 refuses 1 'other/metrics\.jsonl: line 1' "$marco" report other -o x.html
 refuses 1 'no-folder' "$marco" report moe -o no-folder/x.html
 check 'nothing is left' [ ! -e x.html ]
+cp moe/metrics.jsonl metrics
+ln moe/metrics.jsonl hard
+ln -s moe/metrics.jsonl soft
+for name in moe/metrics.jsonl dense/../moe/metrics.jsonl hard soft; do
+    refuses 1 "$name holds the metrics" "$marco" report dense moe -o "$name" --overwrite
+done
+check 'the metrics are as they were' cmp metrics moe/metrics.jsonl
 finish
