@@ -3,8 +3,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,7 +14,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-enum { BUFFER_BYTES = 1 << 20 };
+enum { BUFFER_BYTES = 1 << 20, ASIDE = 2000 /* K of a folder that was moved aside */ };
 
 struct base_output {
     char *path;      /* final name */
@@ -266,6 +268,7 @@ marco_status base_output_put(const char *folder, const char *name, const char *d
 struct base_folder {
     char *path;
     char *temporary;
+    int fd; /* of the temporary folder, locked: whoever finds it knows that it is being written */
     bool overwrite;
     bool made; /* the temporary folder exists */
 };
@@ -275,10 +278,17 @@ struct base_folder {
 static bool is_checkpoint_file(const char *name)
 {
     static const char *const names[] = {
-        "config.json",         "generation_config.json",       "tokenizer.json",
-        "added_tokens.json",   "tokenizer_config.json",        "special_tokens_map.json",
-        "vocab.json",          "model.safetensors.index.json", "merges.txt",
-        "chat_template.jinja", "data.json",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "added_tokens.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "model.safetensors.index.json",
+        "merges.txt",
+        "chat_template.jinja",
+        "data.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
@@ -297,15 +307,18 @@ static bool is_training_file(const char *name)
             (strncmp(name, "optimizer", 9) == 0 || strncmp(name, "adapters", 8) == 0));
 }
 
-/* The final name of a file or folder under a temporary one; false for other names. */
-static bool final_name(const char *name, char out[256])
+/* What a temporary name is made of: PID, K, and the final name of the file or folder; false for
+ * other names. */
+static bool parse_temporary(const char *name, unsigned *pid, unsigned *k, char out[256])
 {
     const char *end = NULL;
-    unsigned a, b;
+    char same[40];
     for (const char *at = name; (at = strstr(at, ".tmp-")); at++)
         end = at;
-    int used = 0;
-    if (name[0] != '.' || !end || sscanf(end, ".tmp-%u-%u%n", &a, &b, &used) != 2 || end[used])
+    if (name[0] != '.' || !end || sscanf(end, ".tmp-%9u-%9u", pid, k) != 2)
+        return false;
+    snprintf(same, sizeof same, ".tmp-%u-%u", *pid, *k);
+    if (strcmp(end, same) != 0)
         return false;
     snprintf(out, 256, "%.*s", (int)(end - name - 1), name + 1);
     return true;
@@ -315,7 +328,8 @@ static bool final_name(const char *name, char out[256])
 static bool may_remove(const char *name)
 {
     char final[256];
-    if (final_name(name, final))
+    unsigned pid, k;
+    if (parse_temporary(name, &pid, &k, final))
         name = final;
     return is_checkpoint_file(name) || is_training_file(name);
 }
@@ -377,6 +391,51 @@ static marco_status check_replaceable(const char *path, marco_error *error)
     return MARCO_OK;
 }
 
+/* Takes the lock of a folder that is written under a temporary name, and keeps it with *fd open.
+ * False where another has it, or where there are no locks. */
+static bool lock_folder(const char *path, int *fd)
+{
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return *fd >= 0 && flock(*fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* Removes a temporary folder if its process was killed: it is none of here, nor of another machine
+ * or container, which would have the folder locked. */
+static void remove_left(const char *path, unsigned pid)
+{
+    int fd = -1;
+    char offender[256];
+    if (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH && lock_folder(path, &fd) &&
+        visit_folder(path, CHECK_TRAINING, offender, sizeof offender))
+        remove_folder(path);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Removes what killed processes left of a folder of this name. What was moved aside stays as long
+ * as nothing has taken its place: it may be all there is. */
+static void sweep_left(const char *path)
+{
+    const char *name = base_path_name(path);
+    char *parent = name == path ? base_strdup(".") : base_strndup(path, (size_t)(name - path));
+    bool taken = base_exists(path);
+    DIR *dir = parent ? opendir(parent) : NULL;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        char final[256];
+        unsigned pid, k;
+        if (!parse_temporary(entry->d_name, &pid, &k, final) || strcmp(final, name) != 0 ||
+            (k == ASIDE && !taken))
+            continue;
+        char *left = base_path_join(parent, entry->d_name);
+        if (left)
+            remove_left(left, pid);
+        base_free(left);
+    }
+    if (dir)
+        closedir(dir);
+    base_free(parent);
+}
+
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,
                                 marco_error *error)
 {
@@ -402,6 +461,8 @@ marco_status base_folder_create(const char *path, bool overwrite, base_folder **
     }
     folder->path = name;
     folder->overwrite = overwrite;
+    folder->fd = -1;
+    sweep_left(name);
     for (unsigned k = 0; !folder->made; k++) {
         base_free(folder->temporary);
         folder->temporary = temporary_name(path, k);
@@ -414,6 +475,11 @@ marco_status base_folder_create(const char *path, bool overwrite, base_folder **
             status = base_fail_errno(error, errno, "cannot make the folder", path);
             goto fail;
         }
+    }
+    /* Where there are no locks it is written all the same. */
+    if (!lock_folder(folder->temporary, &folder->fd) && folder->fd < 0) {
+        status = base_fail_errno(error, errno, "cannot open the folder", folder->temporary);
+        goto fail;
     }
     *out = folder;
     return MARCO_OK;
@@ -434,7 +500,7 @@ static marco_status replace_folder(base_folder *folder, marco_error *error)
     marco_status status = check_replaceable(folder->path, error);
     if (status)
         return status;
-    char *aside = temporary_name(folder->path, 2000);
+    char *aside = temporary_name(folder->path, ASIDE);
     if (!aside)
         return base_fail_memory(error, strlen(folder->path), folder->path);
     if (rename(folder->path, aside) != 0) {
@@ -454,11 +520,8 @@ marco_status base_folder_commit(base_folder *folder, marco_error *error)
 {
     int parent = -1;
     marco_status status = open_parent(folder->path, &parent, error);
-    int fd = open(folder->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (!status && (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)))
+    if (!status && fsync(folder->fd) != 0 && errno != EINVAL)
         status = base_fail_errno(error, errno, "cannot write", folder->path);
-    if (fd >= 0)
-        close(fd);
     if (!status && folder->overwrite && base_exists(folder->path))
         status = replace_folder(folder, error);
     else if (!status && rename_new(folder->temporary, folder->path) != 0)
@@ -480,6 +543,8 @@ void base_folder_abort(base_folder *folder)
         return;
     if (folder->made)
         remove_folder(folder->temporary);
+    if (folder->fd >= 0)
+        close(folder->fd);
     base_free(folder->temporary);
     base_free(folder->path);
     base_free(folder);
@@ -495,7 +560,7 @@ marco_status base_folder_remove(const char *path, marco_error *error)
         return base_fail(error, MARCO_ERROR_EXISTS,
                          "%s holds '%s', which is no part of a checkpoint; not removed", path,
                          offender);
-    char *aside = temporary_name(path, 2000);
+    char *aside = temporary_name(path, ASIDE);
     if (!aside)
         return base_fail_memory(error, strlen(path), path);
     marco_status status = MARCO_OK;
@@ -512,8 +577,10 @@ void base_folder_sweep(const char *parent, const char *prefix)
     DIR *dir = opendir(parent);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
         char final[256];
+        unsigned pid, k;
         struct stat st;
-        if (!final_name(entry->d_name, final) || strncmp(final, prefix, strlen(prefix)) != 0 ||
+        if (!parse_temporary(entry->d_name, &pid, &k, final) ||
+            strncmp(final, prefix, strlen(prefix)) != 0 ||
             fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
             continue;
         char *path = base_path_join(parent, entry->d_name);

@@ -42,7 +42,9 @@ marco_status base_output_put(const char *folder, const char *name, const char *d
 /* A folder being filled under a temporary name. Files in it are made with base_output_create and
  * committed one by one; the folder appears under its name when committed. An existing folder is
  * replaced (overwrite) only if it is no symbolic link and holds nothing but files that a checkpoint
- * or training data are made of, both when the work begins and when it ends. */
+ * or training data are made of, both when the work begins and when it ends. What killed processes
+ * left of a folder of this name is removed first; that of living ones, here or on other machines,
+ * is not. */
 typedef struct base_folder base_folder;
 
 marco_status base_folder_create(const char *path, bool overwrite, base_folder **out,

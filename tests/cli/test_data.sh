@@ -75,6 +75,12 @@ refuses 2 'max-line' "$marco" data --tokenizer model --to x a.txt --max-line muc
 refuses 2 'exclude each other' "$marco" data --tokenizer model --to x chat.jsonl --chat --lines
 refuses 2 'is for --chat' "$marco" data --tokenizer model --to x a.txt --chat-template chatml
 refuses 1 'no_such' "$marco" data --tokenizer model --to x chat.jsonl --chat --chat-template no_such
+# What a killed process left is removed.
+gone=$(sh -c 'echo $$')
+mkdir ".again.tmp-$gone-0"
+echo half >".again.tmp-$gone-0/train-00000.ids"
+works "$marco" data --tokenizer model --to again a.txt
+check 'nothing is left of the killed' [ ! -e ".again.tmp-$gone-0" ]
 mkdir mine && touch mine/letter.txt
 refuses 1 "holds 'letter.txt'" "$marco" data --tokenizer model --to mine a.txt --overwrite
 check 'nothing left behind' [ ! -e x ]

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -488,6 +490,72 @@ static void a_folder_that_appeared_or_changed_meanwhile_is_kept(void **state)
     rmdir(path);
 }
 
+/* A process that is no more. */
+static pid_t dead(void)
+{
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    return child;
+}
+
+/* A folder under a temporary name, with a file in it. */
+static void leave(const char *name, pid_t pid, int k, const char *file, char path[400])
+{
+    char inside[448];
+    snprintf(path, 400, "%s/.%s.tmp-%ld-%d", place.folder, name, (long)pid, k);
+    snprintf(inside, sizeof inside, "%s/%s", path, file);
+    assert_int_equal(mkdir(path, 0777), 0);
+    put(inside, "half");
+}
+
+static void what_killed_processes_left_is_removed(void **state)
+{
+    (void)state;
+    pid_t gone = dead();
+    char path[384], left[400], second[400], living[400], other[400], foreign[400], locked[400],
+        aside[400];
+    base_folder *f, *g;
+    strcpy(path, scratch_path(&place, "corpus"));
+    leave("corpus", gone, 0, "train-00000.ids", left);
+    leave("corpus", gone, 1, ".data.json.tmp-77-0", second);
+    leave("corpus", getpid(), 5, "data.json", living);
+    leave("corpus2", gone, 0, "data.json", other);
+    leave("corpus", gone, 2, "notes.md", foreign);
+    leave("corpus", gone, 3, "data.json", locked);
+    leave("corpus", gone, 2000, "data.json", aside);
+    int fd = open(locked, O_RDONLY);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+
+    assert_int_equal(base_folder_create(path, false, &f, NULL), MARCO_OK);
+    assert_false(base_exists(left) || base_exists(second));
+    assert_true(base_exists(living) && base_exists(other) && base_exists(foreign));
+    assert_true(base_exists(locked));
+    assert_true(base_exists(aside)); /* there is no other corpus yet */
+    close(fd);
+    /* One that is being written is locked. */
+    fd = open(base_folder_path(f), O_RDONLY);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
+    close(fd);
+    assert_int_equal(base_folder_create(path, false, &g, NULL), MARCO_OK);
+    assert_true(base_exists(base_folder_path(f)));
+    base_folder_abort(g);
+    assert_false(base_exists(locked));
+    put_in(f, "data.json");
+    assert_int_equal(base_folder_commit(f, NULL), MARCO_OK);
+
+    assert_int_equal(base_folder_create(path, true, &f, NULL), MARCO_OK);
+    assert_false(base_exists(aside));
+    base_folder_abort(f);
+    assert_true(base_exists(scratch_path(&place, "corpus/data.json")));
+    scratch_remove_folder(path);
+    scratch_remove_folder(living);
+    scratch_remove_folder(other);
+    scratch_remove_folder(foreign);
+    assert_int_equal(scratch_count(place.folder), 0);
+}
+
 static void a_file_is_put_once(void **state)
 {
     (void)state;
@@ -520,6 +588,7 @@ int main(void)
         cmocka_unit_test(an_output_appears_when_committed),
         cmocka_unit_test(an_output_does_not_replace_what_appeared_meanwhile),
         cmocka_unit_test(outputs_that_cannot_be_made_are_refused),
+        cmocka_unit_test(what_killed_processes_left_is_removed),
         cmocka_unit_test(a_file_is_put_once),
         cmocka_unit_test(a_folder_that_appeared_or_changed_meanwhile_is_kept),
         cmocka_unit_test(a_folder_appears_whole_and_replaces_only_checkpoints),
