@@ -128,6 +128,11 @@ for i, path in enumerate(sorted(glob.glob(sys.argv[1] + "/*.md"))):
     with open("texts/%s.jsonl" % ("ab"[i % 2]), "a", encoding="utf-8") as out:
         for paragraph in paragraphs:
             out.write(json.dumps({"text": paragraph}) + "\n")
+# As other programs may write it: all this is left out.
+with open("texts/b.jsonl", "r+", encoding="utf-8") as file:
+    lines = file.read()
+    file.seek(0)
+    file.write("\ufeff\n  \r\n" + lines.replace("}\n", "}\r\n", 3) + "\n")
 END
 
 cat >go <<END
@@ -147,6 +152,35 @@ check 'and nothing else was done' [ "$(grep -vc ': done$' err)" -eq 1 ]
 refuses 1 'with seeds 1 and not 2' sh go --out whole --seeds 2
 refuses 1 'no such setting' sh go --out other --set parent.stepz=1
 refuses 1 'no LANG.jsonl' sh go --out other --corpus .
+check 'bytes held out are counted' python3 -c '
+import json
+rows = json.load(open("whole/report/report.json"))["data"]
+assert all(0 < row["valid_bytes"] < row["text_bytes"] for row in rows.values()), rows'
+
+# ---- what cannot be worked with is one line
+
+echo mine >file
+refuses 1 'file is a file: name a folder' sh go --out file
+check 'and stays' [ "$(cat file)" = mine ]
+refuses 1 'file/below: Not a directory' sh go --out file/below
+mkdir empty
+: >empty/settings.json
+refuses 1 'empty/settings.json is damaged: name another folder' sh go --out empty
+cp -r texts odd
+cp odd/a.jsonl odd/.jsonl
+refuses 1 "odd/.jsonl.*another name" sh go --out other --corpus odd
+mv odd/.jsonl "odd/$(printf 'f\374r').jsonl"
+refuses 1 'odd/f.udcfcr.jsonl.*another name' sh go --out other --corpus odd
+refuses 1 'nowhere: no such file' sh go --out other --exclude nowhere
+check 'nothing is made of what is refused' [ ! -e other ]
+# Texts that were changed, or came, when data had been made.
+cp texts/a.jsonl kept
+echo '{"text": "one more"}' >>texts/a.jsonl
+cp kept texts/c.jsonl
+refuses 1 'texts: a.jsonl, c.jsonl: not as when .*whole was begun' sh go --out whole
+cp kept texts/a.jsonl
+rm texts/c.jsonl
+works sh go --out whole
 
 # Killed, all processes at once, while the upcycled model trains: then gone on with.
 setsid sh go --out cut 2>cut.err &
