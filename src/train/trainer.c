@@ -203,7 +203,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
     if (!status)
         status = open_data(t, error);
     if (!status)
-        status = train_blas_open(&t->blas, error);
+        status = train_blas_open(threads, &t->blas, error);
     if (!status)
         status = base_pool_create(threads, &t->pool, error);
     return status;
@@ -558,6 +558,19 @@ static marco_status agree_on_data(trainer *t, marco_error *error)
     return status;
 }
 
+/* The same file name may be another file on another machine. (Experts are not compared.) */
+static marco_status agree_on_weights(trainer *t, marco_error *error)
+{
+    const train_values *shared = &t->weights->sections[TRAIN_SHARED];
+    if (t->comm->size[TRAIN_WORLD] == 1)
+        return MARCO_OK;
+    marco_status status = train_comm_agree(t->comm, &t->step, sizeof t->step, "checkpoint", error);
+    if (!status)
+        status = train_comm_agree(t->comm, shared->value,
+                                  tensor_row_bytes(t->weights->type, shared->size), "model", error);
+    return status;
+}
+
 static marco_status train(trainer *t, marco_train_step *last, marco_error *error)
 {
     marco_status status = agree(t, error);
@@ -580,6 +593,8 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = t->comm->ops->all_reduce_f64(t->comm, TRAIN_WORLD, &t->roof, 1, error);
     if (!status)
         status = go_on(t, error);
+    if (!status)
+        status = agree_on_weights(t, error);
     if (!status && t->comm->rank[TRAIN_WORLD] == 0)
         status = train_metrics_open(t->run->folder, &t->metrics, error);
     if (!status && t->metrics)

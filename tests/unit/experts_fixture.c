@@ -104,7 +104,7 @@ void experts_open(experts_fixture *f, const experts_shape *shape)
     for (train_group g = 0; g < TRAIN_GROUP_END; g++)
         f->alone.size[g] = 1;
     marco_error error;
-    if (train_blas_open(&f->blas, &error))
+    if (train_blas_open(4, &f->blas, &error))
         fail_msg("%s", error.message);
     int threads = shape->threads > 0 ? shape->threads : 1;
     if (base_pool_create(threads, &f->pool, &error))

@@ -170,7 +170,7 @@ static void make_context(fixture *f, int threads)
 static void open_fixture(fixture *f, const shape *s, int threads)
 {
     *f = (fixture){.shape = s};
-    assert_int_equal(train_blas_open(&f->blas, NULL), MARCO_OK);
+    assert_int_equal(train_blas_open(4, &f->blas, NULL), MARCO_OK);
     make_params(f);
     make_tokens(f);
     make_context(f, threads);

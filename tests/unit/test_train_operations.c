@@ -77,7 +77,7 @@ static void fixture_open(fixture *f, const train_params_choice *choice)
     f->source.read = read_formula;
     assert_int_equal(train_comm_open(1, &f->comm, &error), MARCO_OK);
     assert_int_equal(train_params_load(&f->source, choice, f->comm, &f->params, &error), MARCO_OK);
-    assert_int_equal(train_blas_open(&f->blas, &error), MARCO_OK);
+    assert_int_equal(train_blas_open(4, &f->blas, &error), MARCO_OK);
     f->ctx = (train_context){.params = f->params,
                              .comm = f->comm,
                              .kern = kern_table_get(NULL),
