@@ -700,15 +700,19 @@ static marco_status compare(const train_recipe *recipe, const json_t *earlier, c
     return MARCO_OK;
 }
 
-marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier,
+marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier, bool *moved,
                                   marco_error *error)
 {
     json_t *json = NULL;
+    *moved = false;
     marco_status status = format_json_file(earlier, RECIPE_LIMIT, &json, error);
     if (!status)
         status = compare(recipe, json, earlier, recipe_model_settings, error);
     if (!status)
         status = compare(recipe, json, earlier, recipe_settings, error);
+    if (!status)
+        *moved = recipe->model && !json_equal((json_t *)value_at(recipe->json, "model"),
+                                              (json_t *)value_at(json, "model"));
     json_decref(json);
     return status;
 }

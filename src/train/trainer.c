@@ -318,8 +318,11 @@ static json_t *make_state(trainer *t)
     json_t *bias = json_array();
     for (int32_t i = 0; i < config->n_layers; i++) {
         const train_routing_stats *stats = train_model_routing(t->model, i);
-        json_array_append_new(bias, stats ? train_json_floats(stats->bias, config->n_experts)
-                                          : json_array());
+        json_t *layer = stats ? train_json_floats(stats->bias, config->n_experts) : json_array();
+        if (json_array_append_new(bias, layer) != 0) {
+            json_decref(bias);
+            return NULL;
+        }
     }
     return json_pack("{s:o, s:I, s:o}", "loader", data_loader_state(t->loader), "total_tokens",
                      (json_int_t)t->total_tokens, "router_bias", bias);
@@ -390,33 +393,23 @@ static marco_status find_run(trainer *t, marco_error *error)
 
 static marco_status go_on(trainer *t, marco_error *error)
 {
+    const train_context *ctx = train_model_context(t->model);
     marco_status status = MARCO_OK;
     if (!t->from) /* none a moment ago */
         status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
-    if (status || !t->from)
+    if (status)
         return status;
-    status = train_checkpoint_load(t->from, train_model_context(t->model), t->optimizer, error);
+    if (!t->from) {
+        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
+        return train_comm_settle(t->comm, status, error);
+    }
+    status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
     if (!status)
         status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
     t->step = t->resumed = t->from->step;
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     train_checkpoint_free(t->from);
     t->from = NULL;
-    train_checkpoint *checkpoint = NULL;
-    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
-    if (!status && checkpoint) {
-        status =
-            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
-        if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
-        t->step = t->resumed = checkpoint->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
-    } else if (!status) {
-        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
-                                       t->recipe->choice.seed, error);
-        status = train_comm_settle(t->comm, status, error);
-    }
-    train_checkpoint_free(checkpoint);
     return status;
 }
 
@@ -550,12 +543,6 @@ static marco_status agree(trainer *t, marco_error *error)
 
 static marco_status agree_on_data(trainer *t, marco_error *error)
 {
-    json_t *state = data_loader_state(t->loader);
-    char *text = state ? train_json_text(state) : NULL;
-    marco_status status = text ? MARCO_OK : base_fail_memory(error, 0, "the data's state");
-    status = train_comm_settle(t->comm, status, error);
-    if (!status)
-        status = train_comm_agree(t->comm, text, strlen(text), "data", error);
     json_t *state = json_pack("{s:o, s:o}", "train", data_loader_state(t->loader), "valid",
                               train_valid_state(&t->valid));
     char *text = NULL;

@@ -67,6 +67,11 @@ rm -r "gguf-moved/$last" container
 works "$marco" train recipe.json --to gguf-moved --set model=container/model.gguf
 same gguf gguf-moved
 
+rm -r "gguf-moved/$last"
+works "$marco" train recipe.json --to gguf-moved
+check 'another path is noted' grep -q 'note: the run was begun from a model at another path' err
+same gguf gguf-moved
+
 # Begun anew, it is needed; what there is stays until it is there.
 mv model elsewhere
 refuses 1 'model' "$marco" train recipe.json --to plain-moved --restart

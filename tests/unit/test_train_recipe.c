@@ -333,6 +333,7 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
     train_recipe *first = read_text(s, LEAST "}", NULL);
     char *text = train_recipe_text(first);
     char earlier[384];
+    bool moved = true;
     snprintf(earlier, sizeof(earlier), "%s", put(s, "earlier.json", text));
     base_free(text);
     train_recipe_free(first);
@@ -347,7 +348,8 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
         "data.sources=[\"/elsewhere\",{\"path\":\"b\",\"weight\":2.5}]"};
     for (size_t i = 0; i < sizeof(fine) / sizeof(*fine); i++) {
         train_recipe *r = read_text(s, LEAST "}", fine[i]);
-        assert_int_equal(train_recipe_goes_on(r, earlier, NULL), MARCO_OK);
+        assert_int_equal(train_recipe_goes_on(r, earlier, &moved, NULL), MARCO_OK);
+        assert_false(moved);
         train_recipe_free(r);
     }
     static const char *const refused[][2] = {
@@ -357,7 +359,7 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
     for (size_t i = 0; i < 6; i++) {
         marco_error error = {0};
         train_recipe *r = read_text(s, LEAST "}", refused[i][0]);
-        assert_int_equal(train_recipe_goes_on(r, earlier, &error), MARCO_ERROR_ARGUMENT);
+        assert_int_equal(train_recipe_goes_on(r, earlier, &moved, &error), MARCO_ERROR_ARGUMENT);
         if (!strstr(error.message, refused[i][1]))
             fail_msg("%s: %s", refused[i][0], error.message);
         train_recipe_free(r);
@@ -366,7 +368,7 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
 
 /* Whether a run that was begun with `first` over the least recipe may go on with `then`. */
 static bool goes_on(const scratch *s, const char *least, const char *const *first,
-                    const char *const *then)
+                    const char *const *then, bool *moved)
 {
     train_recipe *a = NULL, *b = NULL;
     marco_error error = {0};
@@ -374,7 +376,7 @@ static bool goes_on(const scratch *s, const char *least, const char *const *firs
     assert_int_equal(train_recipe_read(path, first, 2, &a, &error), MARCO_OK);
     assert_int_equal(train_recipe_read(path, then, 2, &b, &error), MARCO_OK);
     char *text = train_recipe_text(a);
-    bool fine = train_recipe_goes_on(b, put(s, "earlier.json", text), &error) == MARCO_OK;
+    bool fine = train_recipe_goes_on(b, put(s, "earlier.json", text), moved, &error) == MARCO_OK;
     base_free(text);
     train_recipe_free(a);
     train_recipe_free(b);
@@ -383,28 +385,33 @@ static bool goes_on(const scratch *s, const char *least, const char *const *firs
 
 static void what_follows_steps_goes_on_with_more(void **state)
 {
+    bool moved;
     static const char drops[] =
         LEAST ", \"dropout\": {\"what\": \"experts\", \"rate\": 0.5, \"end_rate\": 0}}";
     static const char *const ten[] = {"steps=10", "seed=0"},
                              *const twenty[] = {"steps=20", "seed=0"},
                              *const five[] = {"steps=20", "dropout.end_step=5"},
                              *const six[] = {"steps=20", "dropout.end_step=6"};
-    assert_true(goes_on(*state, drops, ten, twenty));
-    assert_true(goes_on(*state, drops, five, five));
-    assert_false(goes_on(*state, drops, five, six));
-    assert_false(goes_on(*state, drops, ten, five));
-    assert_false(goes_on(*state, drops, five, ten));
+    assert_true(goes_on(*state, drops, ten, twenty, &moved));
+    assert_true(goes_on(*state, drops, five, five, &moved));
+    assert_false(goes_on(*state, drops, five, six, &moved));
+    assert_false(goes_on(*state, drops, ten, five, &moved));
+    assert_false(goes_on(*state, drops, five, ten, &moved));
 }
 
 /* A checkpoint's path may be another, a shape in its place is another run. */
 static void the_model_may_have_moved(void **state)
 {
+    bool moved;
     static const char *const here[] = {"model=/here", "seed=0"},
                              *const there[] = {"model=/there", "seed=0"},
                              *const shape[] = {"steps=10", "seed=0"};
-    assert_true(goes_on(*state, LEAST "}", here, there));
-    assert_false(goes_on(*state, LEAST "}", here, shape));
-    assert_false(goes_on(*state, LEAST "}", shape, here));
+    assert_true(goes_on(*state, LEAST "}", here, here, &moved));
+    assert_false(moved);
+    assert_true(goes_on(*state, LEAST "}", here, there, &moved));
+    assert_true(moved);
+    assert_false(goes_on(*state, LEAST "}", here, shape, &moved));
+    assert_false(goes_on(*state, LEAST "}", shape, here, &moved));
 }
 
 static void numbers_come_back_exactly(void **state)
