@@ -279,11 +279,8 @@ static marco_status take_memory(trainer *t, marco_error *error)
     marco_status status =
         train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
     if (!status) {
-        /* Its files are not needed any more; a checkpoint's may soon be removed. */
         t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
         t->source->tokenizer = NULL;
-        model_source_close(t->source);
-        t->source = NULL;
         status =
             train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
     }
@@ -595,6 +592,9 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = go_on(t, error);
     if (!status)
         status = agree_on_weights(t, error);
+    /* Its files are not needed any more; a checkpoint's may soon be removed. */
+    model_source_close(t->source);
+    t->source = NULL;
     if (!status && t->comm->rank[TRAIN_WORLD] == 0)
         status = train_metrics_open(t->run->folder, &t->metrics, error);
     if (!status && t->metrics)
