@@ -279,11 +279,8 @@ static marco_status take_memory(trainer *t, marco_error *error)
     marco_status status =
         train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
     if (!status) {
-        /* Its files are not needed any more; a checkpoint's may soon be removed. */
         t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
         t->source->tokenizer = NULL;
-        model_source_close(t->source);
-        t->source = NULL;
         status =
             train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
     }
@@ -390,33 +387,25 @@ static marco_status find_run(trainer *t, marco_error *error)
 
 static marco_status go_on(trainer *t, marco_error *error)
 {
+    const train_context *ctx = train_model_context(t->model);
     marco_status status = MARCO_OK;
     if (!t->from) /* none a moment ago */
         status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
-    if (status || !t->from)
-        return status;
-    status = train_checkpoint_load(t->from, train_model_context(t->model), t->optimizer, error);
-    if (!status)
-        status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
-    t->step = t->resumed = t->from->step;
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
-    train_checkpoint_free(t->from);
-    t->from = NULL;
-    train_checkpoint *checkpoint = NULL;
-    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
-    if (!status && checkpoint) {
-        status =
-            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
+    if (!status && t->from) {
+        status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
         if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
-        t->step = t->resumed = checkpoint->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
+            status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
+        t->step = t->resumed = t->from->step;
+        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     } else if (!status) {
-        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
-                                       t->recipe->choice.seed, error);
+        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
         status = train_comm_settle(t->comm, status, error);
     }
-    train_checkpoint_free(checkpoint);
+    /* Its files are not needed any more; a checkpoint's may soon be removed. */
+    model_source_close(t->source);
+    t->source = NULL;
+    train_checkpoint_free(t->from);
+    t->from = NULL;
     return status;
 }
 
@@ -550,12 +539,6 @@ static marco_status agree(trainer *t, marco_error *error)
 
 static marco_status agree_on_data(trainer *t, marco_error *error)
 {
-    json_t *state = data_loader_state(t->loader);
-    char *text = state ? train_json_text(state) : NULL;
-    marco_status status = text ? MARCO_OK : base_fail_memory(error, 0, "the data's state");
-    status = train_comm_settle(t->comm, status, error);
-    if (!status)
-        status = train_comm_agree(t->comm, text, strlen(text), "data", error);
     json_t *state = json_pack("{s:o, s:o}", "train", data_loader_state(t->loader), "valid",
                               train_valid_state(&t->valid));
     char *text = NULL;
