@@ -405,6 +405,19 @@ static marco_status go_on(trainer *t, marco_error *error)
         status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
     t->step = t->resumed = t->from->step;
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
+    if (!status && t->from) {
+        status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
+        if (!status)
+            status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
+        t->step = t->resumed = t->from->step;
+        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
+    } else if (!status) {
+        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
+        status = train_comm_settle(t->comm, status, error);
+    }
+    /* Its files are not needed any more; a checkpoint's may soon be removed. */
+    model_source_close(t->source);
+    t->source = NULL;
     train_checkpoint_free(t->from);
     t->from = NULL;
     return status;
