@@ -75,6 +75,10 @@ typedef struct data_loader_params {
     uint64_t seed;
 } data_loader_params;
 
+/* Whether these parameters find a sequence in the set: a document, and of pre-training as many
+ * tokens as a sequence has. */
+bool data_set_suffices(const data_set *set, const data_loader_params *params);
+
 typedef struct data_loader data_loader;
 
 /* Sequences of seq_len ids with the ids that follow them; see train_tokens. */

@@ -74,6 +74,12 @@ static marco_status check_params(const data_loader_params *p, marco_error *error
     return MARCO_OK;
 }
 
+bool data_set_suffices(const data_set *set, const data_loader_params *p)
+{
+    int64_t documents = data_set_documents(set), ends = p->eos >= 0 ? documents : 0;
+    return documents > 0 && (p->whole_documents || data_set_tokens(set) + ends >= p->seq_len);
+}
+
 /* Whether the data can be trained on as the parameters say. */
 static marco_status check_set(const data_loader_params *p, const char *path, const data_set *set,
                               marco_error *error)
@@ -95,7 +101,7 @@ static marco_status check_set(const data_loader_params *p, const char *path, con
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: made with a tokenizer of %d ids, but the model's vocabulary is %d",
                          path, data_set_vocab(set), p->n_vocab);
-    if (!p->whole_documents && tokens + (p->eos >= 0 ? documents : 0) < p->seq_len)
+    if (!data_set_suffices(set, p))
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "%s: %" PRId64 " tokens in %" PRId64
                          " documents are less than one sequence of %d; use shorter sequences or "

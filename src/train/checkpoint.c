@@ -216,11 +216,11 @@ static marco_status write_trainer(const train_optimizer *optimizer, const train_
                                   marco_error *error)
 {
     json_t *files = list_files(folder);
-    json_t *json = json_pack("{s:i, s:I, s:{s:I, s:f, s:I}, s:o, s:O, s:O}", "version", VERSION,
-                             "step", (json_int_t)params->step, "optimizer", "step",
-                             (json_int_t)optimizer->step, "norm_mean", optimizer->norm_mean,
-                             "norm_count", (json_int_t)optimizer->norm_count, "files", files,
-                             "state", params->state, "recipe", run->recipe);
+    json_t *json = json_pack("{s:i, s:s, s:I, s:{s:I, s:f, s:I}, s:o, s:O, s:O}", "version",
+                             VERSION, "program", marco_version(), "step", (json_int_t)params->step,
+                             "optimizer", "step", (json_int_t)optimizer->step, "norm_mean",
+                             optimizer->norm_mean, "norm_count", (json_int_t)optimizer->norm_count,
+                             "files", files, "state", params->state, "recipe", run->recipe);
     char *text = json ? train_json_text(json) : NULL;
     marco_status status = text ? base_output_put(folder, trainer_name, text, strlen(text), error)
                                : base_fail_memory(error, 0, "a checkpoint's state");

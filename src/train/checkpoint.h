@@ -33,6 +33,9 @@ typedef struct train_run {
     int lock;       /* rank 0: keeps other runs out of the folder, also after a kill */
 } train_run;
 
+/* Does the folder hold a run? For rank 0 alone. */
+bool train_run_exists(const char *folder);
+
 /* Makes the folder, or opens one that holds a run of this recipe (train_recipe_goes_on); `restart`
  * removes what that run wrote. A folder with other things in it, and one that a running process
  * trains in, are refused (a file system without locks is noted). What killed runs left under

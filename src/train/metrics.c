@@ -98,16 +98,17 @@ marco_status train_metrics_run(train_metrics *metrics, const trainer *t, marco_e
         (long long)plan->trained_params, (unsigned long long)plan->total_bytes,
         (unsigned long long)plan->activation_bytes, (long long)plan->train_tokens,
         (long long)plan->valid_tokens, (long long)plan->tokens_per_step);
-    char *recipe = json_dumps(t->recipe->json, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    base_text_printf(&line, ",\"recipe\":%s", recipe ? recipe : "null");
-    json_free_t release;
-    json_get_alloc_funcs(NULL, &release);
-    release(recipe);
+    char *recipe = NULL;
+    if (format_json_dump(t->recipe->json, JSON_COMPACT | JSON_REAL_PRECISION(17), &recipe, NULL))
+        base_text_printf(&line, ",\"recipe\":%s", recipe);
+    else
+        line.failed = true;
+    base_free(recipe);
     return put_line(metrics, &line, error);
 }
 
 marco_status train_metrics_step(train_metrics *metrics, const marco_train_step *s,
-                                marco_error *error)
+                                data_loader_stats data, marco_error *error)
 {
     base_text line = {0};
     base_text_printf(&line, "{\"kind\":\"step\",\"step\":%lld", (long long)s->step);
@@ -125,6 +126,8 @@ marco_status train_metrics_step(train_metrics *metrics, const marco_train_step *
     add_number(&line, "roof_share", s->roof_share);
     base_text_printf(&line, ",\"dead_experts\":%d", s->dead_experts);
     add_number(&line, "entropy", s->entropy);
+    base_text_printf(&line, ",\"repeated\":%lld,\"cut\":%lld", (long long)data.repeated,
+                     (long long)data.cut);
     return put_line(metrics, &line, error);
 }
 

@@ -18,14 +18,7 @@ enum { RECIPE_LIMIT = 16 << 20 };
 
 /* ---- what was given, by whole keys --------------------------------------------------------- */
 
-typedef struct given {
-    const char *file; /* for messages */
-    json_t *values;   /* "optimizer.lr": 1e-4, ...; model and data.sources as they are */
-    json_t *set;      /* the keys among them that an override gave */
-} given;
-
-/* Where a key's value came from, for messages. */
-static const char *origin(const given *g, const char *key)
+const char *recipe_origin(const recipe_given *g, const char *key)
 {
     return json_object_get(g->set, key) ? "--set" : g->file;
 }
@@ -38,23 +31,21 @@ static marco_status fail_unknown(const char *file, const char *key, marco_error 
                      nearest ? nearest : "", nearest ? "\"" : "");
 }
 
-static marco_status put_value(given *g, const char *key, json_t *value, bool override,
+static marco_status put_value(recipe_given *g, const char *key, json_t *value, bool override,
                               marco_error *error)
 {
     if (!override && json_object_get(g->values, key))
         return base_fail(error, MARCO_ERROR_FORMAT, "%s: \"%s\" is given twice", g->file, key);
-    if (json_is_null(value)) { /* the default */
+    bool fine = !override || json_object_set_new(g->set, key, json_true()) == 0;
+    if (json_is_null(value)) /* the default */
         json_object_del(g->values, key);
-        return MARCO_OK;
-    }
-    if (json_object_set(g->values, key, value) != 0 ||
-        (override && json_object_set_new(g->set, key, json_true()) != 0))
-        return base_fail_memory(error, strlen(key), "a recipe");
-    return MARCO_OK;
+    else
+        fine = fine && json_object_set(g->values, key, value) == 0;
+    return fine ? MARCO_OK : base_fail_memory(error, strlen(key), "a recipe");
 }
 
 /* Puts a value under its key, an object's under theirs. */
-static marco_status flatten(given *g, const char *key, json_t *value, bool override,
+static marco_status flatten(recipe_given *g, const char *key, json_t *value, bool override,
                             marco_error *error)
 {
     const char *name = override ? "--set" : g->file;
@@ -83,7 +74,7 @@ static marco_status flatten(given *g, const char *key, json_t *value, bool overr
 }
 
 /* A checkpoint's path instead of a shape, or a shape instead of a path. */
-static void forget_model(given *g, const char *key, const json_t *value)
+static void forget_model(recipe_given *g, const char *key, const json_t *value)
 {
     const char *other;
     void *next;
@@ -99,7 +90,7 @@ static void forget_model(given *g, const char *key, const json_t *value)
 }
 
 /* "key.key=value"; the value is JSON, or else text. */
-static marco_status override(given *g, const char *text, marco_error *error)
+static marco_status override(recipe_given *g, const char *text, marco_error *error)
 {
     const char *equals = strchr(text, '=');
     if (!equals || equals == text)
@@ -162,13 +153,13 @@ static marco_status folder_of(const char *file, char **out, marco_error *error)
 
 /* A path among the values, made absolute: typed ones begin in the current folder, as shells
  * complete them. */
-static marco_status read_path(const train_recipe *r, const given *g, const char *key,
+static marco_status read_path(const train_recipe *r, const recipe_given *g, const char *key,
                               const json_t *value, char **out, marco_error *error)
 {
     const char *path = json_string_value(value);
     if (!path || !path[0] || strlen(path) != json_string_length(value))
-        return base_fail(error, MARCO_ERROR_FORMAT, "%s: \"%s\" must be a path", origin(g, key),
-                         key);
+        return base_fail(error, MARCO_ERROR_FORMAT, "%s: \"%s\" must be a path",
+                         recipe_origin(g, key), key);
     char *here = NULL;
     marco_status status = MARCO_OK;
     if (json_object_get(g->set, key) && path[0] != '/')
@@ -184,8 +175,8 @@ static marco_status read_path(const train_recipe *r, const given *g, const char 
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-static marco_status read_name(const given *g, const setting *s, const json_t *value, int32_t *out,
-                              marco_error *error)
+static marco_status read_name(const recipe_given *g, const setting *s, const json_t *value,
+                              int32_t *out, marco_error *error)
 {
     const char *text = json_string_value(value);
     base_text list = {0};
@@ -198,17 +189,17 @@ static marco_status read_name(const given *g, const setting *s, const json_t *va
         base_text_printf(&list, "%s%s", list.size ? ", " : "", n->name);
     }
     marco_status status = base_fail(
-        error, MARCO_ERROR_FORMAT, "%s: \"%s\" is %s%.60s%s; choose one of %s", origin(g, s->key),
-        s->key, text ? "\"" : "", text ? text : format_json_kind(value), text ? "\"" : "",
-        list.failed ? "those in docs/training.md" : list.data);
+        error, MARCO_ERROR_FORMAT, "%s: \"%s\" is %s%.60s%s; choose one of %s",
+        recipe_origin(g, s->key), s->key, text ? "\"" : "", text ? text : format_json_kind(value),
+        text ? "\"" : "", list.failed ? "those in docs/training.md" : list.data);
     base_text_free(&list);
     return status;
 }
 
-static marco_status read_setting(train_recipe *r, const given *g, const setting *s,
+static marco_status read_setting(train_recipe *r, const recipe_given *g, const setting *s,
                                  marco_error *error)
 {
-    const char *name = origin(g, s->key);
+    const char *name = recipe_origin(g, s->key);
     void *at = (char *)r + s->offset;
     json_t *value = json_object_get(g->values, s->key);
     int64_t number = 0;
@@ -247,7 +238,7 @@ static marco_status read_setting(train_recipe *r, const given *g, const setting 
     return status;
 }
 
-static marco_status read_table(train_recipe *r, const given *g, const setting *table,
+static marco_status read_table(train_recipe *r, const recipe_given *g, const setting *table,
                                marco_error *error)
 {
     marco_status status = MARCO_OK;
@@ -258,15 +249,15 @@ static marco_status read_table(train_recipe *r, const given *g, const setting *t
 
 /* Strings as they are given: train_params_load knows the words among them. Borrowed from the
  * recipe's json. */
-static marco_status read_patterns(const given *g, const char *key, const char *const **out,
+static marco_status read_patterns(const recipe_given *g, const char *key, const char *const **out,
                                   size_t *n, marco_error *error)
 {
     const json_t *array = json_object_get(g->values, key);
     size_t count = json_array_size(array);
     if (array && !json_is_array(array))
         return base_fail(error, MARCO_ERROR_FORMAT,
-                         "%s: \"%s\" is %s where an array of strings belongs", origin(g, key), key,
-                         format_json_kind(array));
+                         "%s: \"%s\" is %s where an array of strings belongs",
+                         recipe_origin(g, key), key, format_json_kind(array));
     const char **list = base_calloc(count + 1, sizeof(*list));
     if (!list)
         return base_fail_memory(error, count * sizeof(*list), "a recipe");
@@ -278,17 +269,17 @@ static marco_status read_patterns(const given *g, const char *key, const char *c
             return base_fail(error, MARCO_ERROR_FORMAT,
                              "%s: \"%s\": entry %zu is no pattern; write names of tensors, as "
                              "\"blk.0.*\", or router, experts, attention, norms, embeddings",
-                             origin(g, key), key, i + 1);
+                             recipe_origin(g, key), key, i + 1);
     }
     return MARCO_OK;
 }
 
 /* A source is a path, or an object with one and a weight. */
-static marco_status read_source(train_recipe *r, const given *g, const json_t *item, size_t i,
-                                marco_error *error)
+static marco_status read_source(train_recipe *r, const recipe_given *g, const json_t *item,
+                                size_t i, marco_error *error)
 {
     static const char key[] = "data.sources";
-    const char *name = origin(g, key), *inner;
+    const char *name = recipe_origin(g, key), *inner;
     const json_t *path = item;
     json_t *value;
     char *whole = NULL;
@@ -316,7 +307,7 @@ static marco_status read_source(train_recipe *r, const given *g, const json_t *i
     return status;
 }
 
-static marco_status read_sources(train_recipe *r, const given *g, marco_error *error)
+static marco_status read_sources(train_recipe *r, const recipe_given *g, marco_error *error)
 {
     const json_t *array = json_object_get(g->values, "data.sources");
     size_t n = json_array_size(array);
@@ -324,13 +315,13 @@ static marco_status read_sources(train_recipe *r, const given *g, marco_error *e
         return base_fail(
             error, MARCO_ERROR_FORMAT,
             "%s: \"data.sources\" is %s where an array of folders belongs, as [\"data/en\"]",
-            origin(g, "data.sources"), format_json_kind(array));
+            recipe_origin(g, "data.sources"), format_json_kind(array));
     if (n == 0)
         return base_fail(
             error, MARCO_ERROR_FORMAT,
             "%s: \"data.sources\" is missing or empty; name the folders that marco data wrote, as "
             "[{\"path\": \"data/en\", \"weight\": 1}]",
-            origin(g, "data.sources"));
+            recipe_origin(g, "data.sources"));
     r->sources = base_calloc(n, sizeof(*r->sources));
     if (!r->sources)
         return base_fail_memory(error, n * sizeof(*r->sources), "a recipe");
@@ -341,7 +332,7 @@ static marco_status read_sources(train_recipe *r, const given *g, marco_error *e
 }
 
 /* What only one kind of model has. */
-static marco_status check_kind(const train_recipe *r, const given *g, marco_error *error)
+static marco_status check_kind(const train_recipe *r, const recipe_given *g, marco_error *error)
 {
     const model_config *c = &r->random;
     if (c->arch == MODEL_QWEN3MOE) {
@@ -355,7 +346,7 @@ static marco_status check_kind(const train_recipe *r, const given *g, marco_erro
             return base_fail(
                 error, MARCO_ERROR_FORMAT,
                 "%s: \"model.experts_used\" is %d, more than the %d of \"model.experts\"",
-                origin(g, "model.experts_used"), c->n_experts_used, c->n_experts);
+                recipe_origin(g, "model.experts_used"), c->n_experts_used, c->n_experts);
         return MARCO_OK;
     }
     if (c->ffn_dim < 1)
@@ -370,7 +361,7 @@ static marco_status check_kind(const train_recipe *r, const given *g, marco_erro
     return MARCO_OK;
 }
 
-static marco_status read_random(train_recipe *r, const given *g, marco_error *error)
+static marco_status read_random(train_recipe *r, const recipe_given *g, marco_error *error)
 {
     model_config *c = &r->random;
     marco_status status = read_table(r, g, recipe_model_settings, error);
@@ -387,7 +378,7 @@ static marco_status read_random(train_recipe *r, const given *g, marco_error *er
         return base_fail(
             error, MARCO_ERROR_FORMAT,
             "%s: \"model.heads\" %d does not divide \"model.dim\" %d; give \"model.head_dim\"",
-            origin(g, "model.heads"), c->n_heads, c->n_embd);
+            recipe_origin(g, "model.heads"), c->n_heads, c->n_embd);
     if (c->head_dim == 0)
         c->head_dim = c->n_embd / c->n_heads;
     if (c->n_ctx_train == 0)
@@ -399,7 +390,7 @@ static marco_status read_random(train_recipe *r, const given *g, marco_error *er
 }
 
 /* "model" is a path, or an object whose settings were put under keys of their own. */
-static marco_status read_model(train_recipe *r, const given *g, marco_error *error)
+static marco_status read_model(train_recipe *r, const recipe_given *g, marco_error *error)
 {
     const json_t *model = json_object_get(g->values, "model");
     const char *key;
@@ -411,7 +402,7 @@ static marco_status read_model(train_recipe *r, const given *g, marco_error *err
             error, MARCO_ERROR_FORMAT,
             "%s: \"model\" is a checkpoint's path, which leaves nothing to \"model.*\"; "
             "give one or the other",
-            origin(g, "model"));
+            recipe_origin(g, "model"));
     if (random)
         return read_random(r, g, error);
     if (!model)
@@ -423,14 +414,21 @@ static marco_status read_model(train_recipe *r, const given *g, marco_error *err
     return read_path(r, g, "model", model, &r->model, error);
 }
 
+/* Dropout stays as it is unless it is to end at another rate. */
+static void follow_rate(train_recipe *r, const recipe_given *g)
+{
+    if (!json_object_get(g->values, "dropout.end_rate"))
+        r->drop_end = r->drop_rate;
+}
+
 /* What one setting says about another. */
-static marco_status relate(train_recipe *r, const given *g, marco_error *error)
+static marco_status relate(train_recipe *r, const recipe_given *g, marco_error *error)
 {
     train_schedule *s = &r->schedule;
     if (s->min_lr > s->lr)
         return base_fail(error, MARCO_ERROR_FORMAT,
                          "%s: \"optimizer.min_lr\" is %g, more than \"optimizer.lr\", %g",
-                         origin(g, "optimizer.min_lr"), s->min_lr, s->lr);
+                         recipe_origin(g, "optimizer.min_lr"), s->min_lr, s->lr);
     if (s->warmup > r->steps || (s->kind == TRAIN_WSD && s->decay > r->steps - s->warmup))
         return base_fail(
             error, MARCO_ERROR_FORMAT,
@@ -440,14 +438,13 @@ static marco_status relate(train_recipe *r, const given *g, marco_error *error)
     if (r->chat && r->attend_across)
         return base_fail(error, MARCO_ERROR_FORMAT,
                          "%s: \"data.attend_across\" is for data of the kind \"text\"",
-                         origin(g, "data.attend_across"));
+                         recipe_origin(g, "data.attend_across"));
     if (r->batch * r->seq_len > INT32_MAX)
         return base_fail(error, MARCO_ERROR_FORMAT,
                          "%s: \"batch\" x \"seq_len\" are %lld tokens a step, more than 2^31",
                          g->file, (long long)(r->batch * r->seq_len));
     s->steps = r->steps;
-    if (!json_object_get(g->values, "dropout.end_rate"))
-        r->drop_end = r->drop_rate;
+    follow_rate(r, g); /* which may have been taken back */
     if (!json_object_get(g->values, "dropout.end_step"))
         r->drop_steps = r->drop_end == r->drop_rate ? 0 : r->steps;
     r->choice.seed = (uint64_t)r->seed;
@@ -479,7 +476,7 @@ static json_t *sources_json(const train_recipe *r)
 }
 
 /* The value of a setting; NULL when out of memory. */
-static json_t *setting_json(const train_recipe *r, const given *g, const setting *s)
+static json_t *setting_json(const train_recipe *r, const recipe_given *g, const setting *s)
 {
     const void *at = (const char *)r + s->offset;
     json_t *array;
@@ -526,7 +523,7 @@ static bool nest(json_t *object, const char *key, json_t *value)
     return json_object_set_new(inner, dot + 1, value) == 0;
 }
 
-static marco_status complete(train_recipe *r, const given *g, marco_error *error)
+static marco_status complete(train_recipe *r, const recipe_given *g, marco_error *error)
 {
     r->json = json_object();
     bool fine = r->json != NULL;
@@ -540,7 +537,7 @@ static marco_status complete(train_recipe *r, const given *g, marco_error *error
 
 /* ---- the interface ------------------------------------------------------------------------- */
 
-static marco_status collect(given *g, const char *file, const char *const *set, size_t n_set,
+static marco_status collect(recipe_given *g, const char *file, const char *const *set, size_t n_set,
                             marco_error *error)
 {
     json_t *json = NULL;
@@ -562,7 +559,8 @@ static marco_status collect(given *g, const char *file, const char *const *set, 
     return status;
 }
 
-static marco_status read_all(train_recipe *r, const given *g, const char *file, marco_error *error)
+static marco_status read_all(train_recipe *r, const recipe_given *g, const char *file,
+                             marco_error *error)
 {
     marco_status status = MARCO_OK;
     r->file = base_strdup(g->file);
@@ -576,6 +574,9 @@ static marco_status read_all(train_recipe *r, const given *g, const char *file, 
         status = read_model(r, g, error);
     if (!status)
         status = read_sources(r, g, error);
+    follow_rate(r, g);
+    if (!status)
+        status = recipe_check_effects(r, g, error);
     if (!status)
         status = relate(r, g, error);
     if (!status)
@@ -591,7 +592,7 @@ static marco_status read_all(train_recipe *r, const given *g, const char *file, 
 marco_status train_recipe_read(const char *file, const char *const *set, size_t n_set,
                                train_recipe **out, marco_error *error)
 {
-    given g = {.file = file ? file : "--set"};
+    recipe_given g = {.file = file ? file : "--set"};
     train_recipe *r = base_calloc(1, sizeof(*r));
     if (!r)
         return base_fail_memory(error, sizeof(*r), "a recipe");
@@ -699,15 +700,19 @@ static marco_status compare(const train_recipe *recipe, const json_t *earlier, c
     return MARCO_OK;
 }
 
-marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier,
+marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier, bool *moved,
                                   marco_error *error)
 {
     json_t *json = NULL;
+    *moved = false;
     marco_status status = format_json_file(earlier, RECIPE_LIMIT, &json, error);
     if (!status)
         status = compare(recipe, json, earlier, recipe_model_settings, error);
     if (!status)
         status = compare(recipe, json, earlier, recipe_settings, error);
+    if (!status)
+        *moved = recipe->model && !json_equal((json_t *)value_at(recipe->json, "model"),
+                                              (json_t *)value_at(json, "model"));
     json_decref(json);
     return status;
 }

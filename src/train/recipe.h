@@ -63,9 +63,14 @@ char *train_recipe_text(const train_recipe *recipe);
 /* May a run that was begun by the recipe in the file `earlier` go on by this one? Refuses, naming
  * the first key that differs, unless it is one that may: steps (and dropout.end_step with it,
  * where both had them equal), micro_batch, optimizer.lr, min_lr and clip, recompute, valid,
- * checkpoint, log_load_every, parallel, and where the data, the model and its tokenizer lie. */
-marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier,
+ * checkpoint, log_load_every, parallel, and where the data, the model and its tokenizer lie.
+ * *moved: the model's path is another. */
+marco_status train_recipe_goes_on(const train_recipe *recipe, const char *earlier, bool *moved,
                                   marco_error *error);
+
+/* Refuses settings about experts for a model that has none. */
+marco_status train_recipe_suits(const train_recipe *recipe, const model_config *config,
+                                marco_error *error);
 
 /* The rate of expert dropout at step `step`, counted from 0. */
 static inline double train_recipe_drop(const train_recipe *recipe, int64_t step)

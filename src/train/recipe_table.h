@@ -30,6 +30,20 @@ typedef struct setting {
     bool may_differ; /* when a run goes on */
 } setting;
 
+/* What was given. */
+typedef struct recipe_given {
+    const char *file; /* for messages */
+    json_t *values;   /* "optimizer.lr": 1e-4, ...; model and data.sources as they are */
+    json_t *set;      /* the keys among them that an override gave */
+} recipe_given;
+
+/* Where a key's value came from, for messages. */
+const char *recipe_origin(const recipe_given *g, const char *key);
+
+/* Refuses a given setting that another one switches off, saying what to set (recipe_effect.c). What
+ * an override switches off loses what the file says about it. */
+marco_status recipe_check_effects(train_recipe *recipe, const recipe_given *g, marco_error *error);
+
 /* In the order of the written recipe; a NULL key ends each. The second is for "model" where that is
  * an object: the shape of random numbers. */
 extern const setting recipe_settings[], recipe_model_settings[];

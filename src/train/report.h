@@ -26,12 +26,14 @@ typedef enum report_field {
 
 typedef struct report_step {
     int64_t step;
+    size_t line; /* its number in the file */
     bool skipped;
     double value[REPORT_FIELDS];
 } report_step;
 
 typedef struct report_valid {
     int64_t step;
+    size_t line;
     double loss;
     json_t *sources; /* object: name to loss; NULL: not said */
 } report_valid;

@@ -48,7 +48,7 @@ static void set_ticks(scale *s, int wanted, double least)
 static void set_log_ticks(scale *s)
 {
     static const double digits[] = {1, 2, 5};
-    double powers = log10(s->high / s->low);
+    double powers = log10(s->high) - log10(s->low);
     int every = powers > 8 ? (int)ceil(powers / 8) : 1, n_digits = powers < 3 ? 3 : 1;
     for (int power = (int)floor(log10(s->low)); power <= (int)ceil(log10(s->high)); power++) {
         for (int d = 0; power % every == 0 && d < n_digits; d++) {
@@ -95,7 +95,7 @@ static scale y_scale(const report_chart *chart)
     s.log = chart->log && s.low > 0 && s.high / s.low > 20;
     if (s.log) {
         s.low /= 1.3;
-        s.high *= 1.3;
+        s.high = fmin(s.high * 1.3, DBL_MAX);
         set_log_ticks(&s);
         return s;
     }
@@ -117,7 +117,7 @@ static scale y_scale(const report_chart *chart)
 /* The share of the way from low to high. */
 static double place(const scale *s, double value)
 {
-    return s->log ? log(value / s->low) / log(s->high / s->low)
+    return s->log ? (log(value) - log(s->low)) / (log(s->high) - log(s->low))
                   : (value - s->low) / (s->high - s->low);
 }
 

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,26 +17,17 @@ enum {
 
 /* ---- lines --------------------------------------------------------------------------------- */
 
-/* Where the step is, or would be. */
-static size_t step_place(const report_run *run, int64_t step)
+const report_step *report_find(const report_run *run, int64_t step)
 {
-    size_t low = 0, high = run->n_steps;
+    size_t low = 0, high = run->n_steps; /* those before low are not past the step */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (run->steps[middle].step < step)
+        if (run->steps[middle].step <= step)
             low = middle + 1;
         else
             high = middle;
     }
-    return low;
-}
-
-const report_step *report_find(const report_run *run, int64_t step)
-{
-    size_t at = step_place(run, step);
-    if (at < run->n_steps && run->steps[at].step == step)
-        return &run->steps[at];
-    return at > 0 ? &run->steps[at - 1] : NULL;
+    return low > 0 ? &run->steps[low - 1] : NULL;
 }
 
 static double number_of(const json_t *value)
@@ -71,26 +63,41 @@ static void drop_load(report_run *run)
     run->n_layers = run->n_experts = 0;
 }
 
-/* Where it goes on from step k, what was measured past k is another attempt's. */
-static void take_run(report_run *run, json_t *line)
+/* Where the run was gone on with. */
+typedef struct restart {
+    int64_t from;
+    size_t line;
+} restart;
+
+typedef struct reader {
+    report_run *run;
+    restart *restarts; /* [n_restarts] by line */
+    size_t n_restarts, capacity;
+} reader;
+
+/* The take_... return false where memory ran out; *good says whether the line made sense. What
+ * counts of the steps is found when all are known: they may come in any order. */
+static bool take_run(reader *r, json_t *line, size_t number)
 {
+    report_run *run = r->run;
     json_decref(run->about);
     run->about = json_incref(line);
     run->begun++;
     const json_t *resumed = json_object_get(line, "resumed");
     if (!json_is_integer(resumed))
-        return;
+        return true;
     int64_t from = json_integer_value(resumed);
-    while (run->n_steps > 0 && run->steps[run->n_steps - 1].step > from)
-        run->n_steps--;
-    while (run->n_valids > 0 && run->valids[run->n_valids - 1].step > from)
-        json_decref(run->valids[--run->n_valids].sources);
     if (run->load && run->load_step > from)
         drop_load(run);
+    void *restarts = r->restarts;
+    bool room = base_grow(&restarts, &r->capacity, r->n_restarts + 1, sizeof *r->restarts);
+    r->restarts = restarts;
+    if (room)
+        r->restarts[r->n_restarts++] = (restart){.from = from, .line = number};
+    return room;
 }
 
-/* The take_... return false where memory ran out; *good says whether the line made sense. */
-static bool take_step(report_run *run, const json_t *line, bool *good)
+static bool take_step(report_run *run, const json_t *line, size_t number, bool *good)
 {
     static const char *const keys[REPORT_FIELDS] = {
         [REPORT_LOSS] = "loss",       [REPORT_BALANCE] = "balance",
@@ -100,50 +107,34 @@ static bool take_step(report_run *run, const json_t *line, bool *good)
         [REPORT_ROOF] = "roof_share", [REPORT_DEAD] = "dead_experts",
         [REPORT_ENTROPY] = "entropy",
     };
-    report_step step = {.skipped = json_is_true(json_object_get(line, "skipped"))};
+    report_step step = {.line = number, .skipped = json_is_true(json_object_get(line, "skipped"))};
     *good = step_of(line, 1, &step.step);
     if (!*good)
         return true;
     for (int i = 0; i < REPORT_FIELDS; i++)
         step.value[i] = number_of(json_object_get(line, keys[i]));
-    size_t at = step_place(run, step.step);
-    if (at == run->n_steps || run->steps[at].step != step.step) {
-        void *steps = run->steps;
-        bool room = base_grow(&steps, &run->steps_capacity, run->n_steps + 1, sizeof *run->steps);
-        run->steps = steps;
-        if (!room)
-            return false;
-        memmove(run->steps + at + 1, run->steps + at, (run->n_steps - at) * sizeof *run->steps);
-        run->n_steps++;
-    }
-    run->steps[at] = step;
-    return true;
+    void *steps = run->steps;
+    bool room = base_grow(&steps, &run->steps_capacity, run->n_steps + 1, sizeof *run->steps);
+    run->steps = steps;
+    if (room)
+        run->steps[run->n_steps++] = step;
+    return room;
 }
 
-static bool take_valid(report_run *run, const json_t *line, bool *good)
+static bool take_valid(report_run *run, const json_t *line, size_t number, bool *good)
 {
-    report_valid valid = {.loss = number_of(json_object_get(line, "loss"))};
+    report_valid valid = {.line = number, .loss = number_of(json_object_get(line, "loss"))};
     *good = step_of(line, 0, &valid.step);
     if (!*good)
         return true;
-    size_t at = run->n_valids;
-    while (at > 0 && run->valids[at - 1].step >= valid.step)
-        at--;
-    if (at == run->n_valids || run->valids[at].step != valid.step) {
-        void *valids = run->valids;
-        bool room =
-            base_grow(&valids, &run->valids_capacity, run->n_valids + 1, sizeof *run->valids);
-        run->valids = valids;
-        if (!room)
-            return false;
-        memmove(run->valids + at + 1, run->valids + at, (run->n_valids - at) * sizeof *run->valids);
-        run->n_valids++;
-    } else {
-        json_decref(run->valids[at].sources);
-    }
+    void *valids = run->valids;
+    bool room = base_grow(&valids, &run->valids_capacity, run->n_valids + 1, sizeof *run->valids);
+    run->valids = valids;
+    if (!room)
+        return false;
     json_t *sources = json_object_get(line, "per_source");
     valid.sources = json_is_object(sources) ? json_incref(sources) : NULL;
-    run->valids[at] = valid;
+    run->valids[run->n_valids++] = valid;
     return true;
 }
 
@@ -194,12 +185,88 @@ static bool take_load(report_run *run, const json_t *line, bool *good)
     return true;
 }
 
+/* ---- what counts
+ * ---------------------------------------------------------------------------------- */
+
+/* Whether a line about a step was dropped by one after it, where the run was gone on with from
+ * before the step. Lines are asked about from the last to the first: *next are the restarts before
+ * the line, *least what those after it went on from. */
+static bool is_dropped(const reader *r, int64_t step, size_t line, size_t *next, int64_t *least)
+{
+    while (*next > 0 && r->restarts[*next - 1].line > line) {
+        int64_t from = r->restarts[--*next].from;
+        *least = from < *least ? from : *least;
+    }
+    return step > *least;
+}
+
+static int by_place(int64_t a, int64_t b, size_t a_line, size_t b_line)
+{
+    return a != b ? (a > b) - (a < b) : (a_line > b_line) - (a_line < b_line);
+}
+
+static int by_step(const void *a, const void *b)
+{
+    const report_step *x = a, *y = b;
+    return by_place(x->step, y->step, x->line, y->line);
+}
+
+static int by_valid_step(const void *a, const void *b)
+{
+    const report_valid *x = a, *y = b;
+    return by_place(x->step, y->step, x->line, y->line);
+}
+
+/* Sorts by step; of several lines about one the last counts. */
+static void keep_steps(reader *r)
+{
+    report_run *run = r->run;
+    report_step *steps = run->steps;
+    int64_t least = INT64_MAX;
+    size_t n = run->n_steps, next = r->n_restarts, kept = n;
+    for (size_t i = n; i-- > 0;)
+        if (!is_dropped(r, steps[i].step, steps[i].line, &next, &least))
+            steps[--kept] = steps[i];
+    run->n_steps = 0;
+    if (kept < n)
+        qsort(steps + kept, n - kept, sizeof *steps, by_step);
+    for (size_t i = kept; i < n; i++)
+        if (i + 1 == n || steps[i].step != steps[i + 1].step)
+            steps[run->n_steps++] = steps[i];
+}
+
+static void keep_valids(reader *r)
+{
+    report_run *run = r->run;
+    report_valid *valids = run->valids;
+    int64_t least = INT64_MAX;
+    size_t n = run->n_valids, next = r->n_restarts, kept = n;
+    for (size_t i = n; i-- > 0;) {
+        if (is_dropped(r, valids[i].step, valids[i].line, &next, &least))
+            json_decref(valids[i].sources);
+        else
+            valids[--kept] = valids[i];
+    }
+    run->n_valids = 0;
+    if (kept < n)
+        qsort(valids + kept, n - kept, sizeof *valids, by_valid_step);
+    for (size_t i = kept; i < n; i++) {
+        if (i + 1 == n || valids[i].step != valids[i + 1].step)
+            valids[run->n_valids++] = valids[i];
+        else
+            json_decref(valids[i].sources);
+    }
+}
+
+/* ---- the file
+ * ------------------------------------------------------------------------------------ */
 /* ---- the file ------------------------------------------------------------------------------ */
 
 /* `number` counts from 1. A line that makes no sense is counted; only memory can fail. */
-static marco_status take_line(report_run *run, const char *path, const base_text *line,
-                              size_t number, bool ended, marco_error *error)
+static marco_status take_line(reader *r, const char *path, const base_text *line, size_t number,
+                              bool ended, marco_error *error)
 {
+    report_run *run = r->run;
     if (line->size == 0)
         return MARCO_OK;
     json_t *json = NULL;
@@ -210,11 +277,11 @@ static marco_status take_line(report_run *run, const char *path, const base_text
     }
     bool good = json_is_object(json), enough = true;
     if (good && is_kind(json, "run"))
-        take_run(run, json);
+        enough = take_run(r, json, number);
     else if (good && is_kind(json, "step"))
-        enough = take_step(run, json, &good);
+        enough = take_step(run, json, number, &good);
     else if (good && is_kind(json, "valid"))
-        enough = take_valid(run, json, &good);
+        enough = take_valid(run, json, number, &good);
     else if (good && is_kind(json, "load"))
         enough = take_load(run, json, &good);
     json_decref(json);
@@ -228,7 +295,7 @@ static marco_status take_line(report_run *run, const char *path, const base_text
 }
 
 /* What the file held when it was opened: a run that goes on may add to it. */
-static marco_status read_lines(report_run *run, const base_file *file, base_text *line, char *chunk,
+static marco_status read_lines(reader *r, const base_file *file, base_text *line, char *chunk,
                                marco_error *error)
 {
     size_t number = 1;
@@ -254,13 +321,13 @@ static marco_status read_lines(report_run *run, const base_file *file, base_text
                                  file->path, number);
             if (!newline)
                 continue;
-            marco_status status = take_line(run, file->path, line, number++, true, error);
+            marco_status status = take_line(r, file->path, line, number++, true, error);
             if (status)
                 return status;
             base_text_clear(line);
         }
     }
-    return take_line(run, file->path, line, number, false, error);
+    return take_line(r, file->path, line, number, false, error);
 }
 
 /* The last part of the folder's path, '/' at its end aside. */
@@ -284,6 +351,7 @@ marco_status report_read(const char *path, report_run *run, marco_error *error)
     char *metrics = base_path_join(path, "metrics.jsonl"), *chunk = base_alloc(CHUNK);
     base_text line = {0};
     base_file *file = NULL;
+    reader r = {.run = run};
     marco_status status = MARCO_OK;
     if (!run->name || !metrics || !chunk)
         status = base_fail_memory(error, CHUNK, path);
@@ -298,7 +366,12 @@ marco_status report_read(const char *path, report_run *run, marco_error *error)
     else
         status = base_file_open(metrics, &file, error);
     if (!status)
-        status = read_lines(run, file, &line, chunk, error);
+        status = read_lines(&r, file, &line, chunk, error);
+    if (!status) {
+        keep_steps(&r);
+        keep_valids(&r);
+    }
+    base_free(r.restarts);
     if (!status && run->broken > 0 && run->begun == 0 && run->n_steps == 0 && run->n_valids == 0)
         status = base_fail(error, MARCO_ERROR_FORMAT,
                            "%s: line %zu cannot be read, and no other tells of a training run",

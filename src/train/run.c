@@ -122,6 +122,7 @@ static marco_status lock(train_run *run, const train_notes *notes, marco_error *
 static marco_status prepare(train_run *run, const train_recipe *recipe, bool restart,
                             const train_notes *notes, marco_error *error)
 {
+    bool moved = false;
     char *path = base_path_join(run->folder, recipe_name);
     if (!path)
         return base_fail_memory(error, strlen(run->folder), "a path");
@@ -135,7 +136,11 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
     else if (!status && restart)
         status = clear(run, error);
     else if (!status)
-        status = train_recipe_goes_on(recipe, path, error);
+        status = train_recipe_goes_on(recipe, path, &moved, error);
+    if (!status && moved && notes && notes->fn)
+        notes->fn(notes->user,
+                  "the run was begun from a model at another path; it goes on from its "
+                  "own checkpoint, where it has one");
     if (!status)
         status = write_recipe(path, recipe, error);
     if (!status)
@@ -144,6 +149,14 @@ static marco_status prepare(train_run *run, const train_recipe *recipe, bool res
         base_folder_sweep(run->checkpoints, TRAIN_STEP_PREFIX);
     base_free(path);
     return status;
+}
+
+bool train_run_exists(const char *folder)
+{
+    char *path = base_path_join(folder, recipe_name);
+    bool exists = path && base_exists(path);
+    base_free(path);
+    return exists;
 }
 
 marco_status train_run_open(train_comm *comm, const char *folder, const train_recipe *recipe,

@@ -58,6 +58,9 @@ static marco_status check_sizes(trainer *t, marco_error *error)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "batch: %lld sequences cannot be shared out equally to %lld processes",
                          (long long)recipe->batch, (long long)ranks);
+    marco_status status = train_recipe_suits(recipe, config, error);
+    if (status)
+        return status;
     if (config->n_ctx_train > 0 && recipe->seq_len > config->n_ctx_train)
         return base_fail(error, MARCO_ERROR_ARGUMENT,
                          "seq_len: %d tokens are more than the %d that %s is made for",
@@ -73,6 +76,8 @@ static marco_status read_tokenizer(trainer *t, char digest[65], int32_t *eos, ma
 {
     const char *path = t->recipe->model ? t->recipe->model : t->recipe->tokenizer;
     marco_tokenizer *tokenizer = NULL;
+    if (t->from)
+        path = t->from->folder;
     digest[0] = '\0';
     *eos = -1;
     if (!t->source->tokenizer) {
@@ -92,21 +97,56 @@ static marco_status read_tokenizer(trainer *t, char digest[65], int32_t *eos, ma
     return status;
 }
 
+/* Long conversations lose their ends, which is no error, and nothing that a loss would show. */
+static void note_cut(const trainer *t, int64_t cut, int64_t documents, int64_t lost)
+{
+    char line[200];
+    snprintf(line, sizeof line,
+             "%lld of %lld conversations are longer than seq_len and are cut: %.1f%% of the tokens "
+             "are left out",
+             (long long)cut, (long long)documents,
+             100 * (double)lost / (double)t->plan.train_tokens);
+    if (cut && t->notes.fn)
+        t->notes.fn(t->notes.user, line);
+}
+
+static marco_status check_kind(const train_recipe *recipe, const char *path, const data_set *set,
+                               marco_error *error)
+{
+    if (data_set_is_chat(set) == recipe->chat)
+        return MARCO_OK;
+    return base_fail(error, MARCO_ERROR_ARGUMENT,
+                     recipe->chat
+                         ? "%s: holds text, but data.kind is \"chat\"; set it to \"text\", or make "
+                           "the data of conversations, marco data --chat"
+                         : "%s: holds conversations, but data.kind is \"text\"; set it to \"chat\"",
+                     path);
+}
+
 /* A step that meets the same text twice is a mistake in the data's path or in the recipe. */
 static marco_status check_data(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
-    int64_t documents = 0, step = recipe->batch * (int64_t)recipe->seq_len;
+    int64_t documents = 0, cut = 0, lost = 0, step = recipe->batch * (int64_t)recipe->seq_len;
     marco_status status = MARCO_OK;
     for (size_t i = 0; i < recipe->n_sources && !status; i++) {
         data_set *set = NULL;
         status = data_set_open(recipe->sources[i].path, DATA_TRAIN, &set, error);
+        if (!status)
+            status = check_kind(recipe, recipe->sources[i].path, set, error);
         if (!status) {
             t->plan.train_tokens += data_set_tokens(set);
             documents += data_set_documents(set);
         }
+        for (int64_t k = 0; !status && recipe->chat && k < data_set_documents(set); k++) {
+            int64_t over = data_set_document(set, k).n - recipe->seq_len - 1;
+            cut += over > 0;
+            lost += over > 0 ? over : 0;
+        }
         data_set_close(set);
     }
+    if (!status)
+        note_cut(t, cut, documents, lost);
     if (!status && recipe->chat && documents < recipe->batch)
         status =
             base_fail(error, MARCO_ERROR_ARGUMENT,
@@ -156,7 +196,8 @@ static marco_status begin_alone(trainer *t, marco_error *error)
         threads = base_cpu_count() / t->comm->sharers;
         threads = threads > 1 ? threads : 1;
     }
-    marco_status status = train_recipe_source(t->recipe, &t->source, error);
+    marco_status status = t->from ? model_source_open(t->from->folder, &t->source, error)
+                                  : train_recipe_source(t->recipe, &t->source, error);
     if (!status)
         status = check_sizes(t, error);
     if (!status)
@@ -232,14 +273,17 @@ static marco_status make_plan(trainer *t, marco_error *error)
 static marco_status take_memory(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
-    const model_config *config = &t->source->config;
     int64_t share = recipe->batch / t->comm->size[TRAIN_WORLD];
     int64_t micro = recipe->micro_batch;
     train_model_params params = model_params(t);
     marco_status status =
         train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
     if (!status) {
-        t->weights->tokenizer = t->source->tokenizer;
+        /* Its files are not needed any more; a checkpoint's may soon be removed. */
+        t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
+        t->source->tokenizer = NULL;
+        model_source_close(t->source);
+        t->source = NULL;
         status =
             train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
     }
@@ -252,6 +296,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
         status = data_batch_create(micro, recipe->seq_len, &t->valid.batch, error);
     if (status)
         return status;
+    const model_config *config = &t->weights->config;
     t->losses = base_alloc_array((size_t)(micro * recipe->seq_len), sizeof *t->losses);
     if (config->n_experts) {
         size_t layers = (size_t)config->n_layers;
@@ -301,13 +346,18 @@ static marco_status write_checkpoint(trainer *t, marco_error *error)
     return status;
 }
 
+/* That a run may have trained on, so that it can be counted on from there. */
+#define MOST_TOKENS INT64_C(1000000000000000000)
+
 static marco_status restore_state(trainer *t, const train_checkpoint *checkpoint,
                                   marco_error *error)
 {
     const model_config *config = &t->weights->config;
     const json_t *bias = json_object_get(checkpoint->state, "router_bias");
     const json_t *tokens = json_object_get(checkpoint->state, "total_tokens");
-    bool sound = json_is_integer(tokens) && json_array_size(bias) == (size_t)config->n_layers;
+    bool sound = json_is_integer(tokens) && json_integer_value(tokens) >= 0 &&
+                 json_integer_value(tokens) <= MOST_TOKENS &&
+                 json_array_size(bias) == (size_t)config->n_layers;
     for (int32_t i = 0; i < config->n_layers && sound; i++) {
         train_routing_stats *stats = train_model_routing(t->model, i);
         if (stats)
@@ -324,23 +374,42 @@ static marco_status restore_state(trainer *t, const train_checkpoint *checkpoint
     return data_loader_restore(t->loader, json_object_get(checkpoint->state, "loader"), error);
 }
 
+/* Opens a run that the folder holds, and its last checkpoint, before anything else: training goes
+ * on from there, wherever the model is that it began from. */
+static marco_status find_run(trainer *t, marco_error *error)
+{
+    char exists = 0;
+    marco_status status = MARCO_OK;
+    if (t->params->restart || t->params->dry_run)
+        return MARCO_OK;
+    if (t->comm->rank[TRAIN_WORLD] == 0)
+        exists = train_run_exists(t->params->to);
+    status = t->comm->ops->broadcast(t->comm, TRAIN_WORLD, 0, &exists, sizeof exists, error);
+    if (status || !exists)
+        return status;
+    status = train_run_open(t->comm, t->params->to, t->recipe, false, &t->notes, &t->run, error);
+    return status ? status : train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
+}
+
 static marco_status go_on(trainer *t, marco_error *error)
 {
-    train_checkpoint *checkpoint = NULL;
-    marco_status status = train_checkpoint_last(t->comm, t->run, &t->notes, &checkpoint, error);
-    if (!status && checkpoint) {
-        status =
-            train_checkpoint_load(checkpoint, train_model_context(t->model), t->optimizer, error);
-        if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, checkpoint, error), error);
-        t->step = t->resumed = checkpoint->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", checkpoint->folder);
-    } else if (!status) {
-        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
-                                       t->recipe->choice.seed, error);
-        status = train_comm_settle(t->comm, status, error);
+    const train_context *ctx = train_model_context(t->model);
+    marco_status status = MARCO_OK;
+    if (!t->from) /* none a moment ago */
+        status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
+    if (status)
+        return status;
+    if (!t->from) {
+        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
+        return train_comm_settle(t->comm, status, error);
     }
-    train_checkpoint_free(checkpoint);
+    status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
+    if (!status)
+        status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
+    t->step = t->resumed = t->from->step;
+    snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
+    train_checkpoint_free(t->from);
+    t->from = NULL;
     return status;
 }
 
@@ -371,7 +440,7 @@ static marco_status write_metrics(trainer *t, const marco_train_step *s, marco_e
 {
     if (!t->metrics)
         return MARCO_OK;
-    marco_status status = train_metrics_step(t->metrics, s, error);
+    marco_status status = train_metrics_step(t->metrics, s, data_loader_counts(t->loader), error);
     bool more = t->recipe->load_every && due(s->step, t->recipe->load_every, s->steps);
     if (!status && more && t->loads)
         status = train_metrics_load(t->metrics, t, error);
@@ -450,6 +519,8 @@ static void trainer_end(trainer *t)
     base_pool_destroy(t->pool);
     train_blas_close(t->blas);
     model_source_close(t->source);
+    tok_spec_free(t->tokenizer);
+    train_checkpoint_free(t->from);
     train_comm_close(t->comm);
     train_recipe_free(t->recipe);
 }
@@ -472,15 +543,17 @@ static marco_status agree(trainer *t, marco_error *error)
 
 static marco_status agree_on_data(trainer *t, marco_error *error)
 {
-    json_t *state = data_loader_state(t->loader);
-    char *text = state ? json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    marco_status status = text ? MARCO_OK : base_fail_memory(error, 0, "the data's state");
+    json_t *state = json_pack("{s:o, s:o}", "train", data_loader_state(t->loader), "valid",
+                              train_valid_state(&t->valid));
+    char *text = NULL;
+    size_t size = 0;
+    marco_status status = MARCO_OK;
+    if (!state || !format_json_dump(state, JSON_COMPACT | JSON_SORT_KEYS, &text, &size))
+        status = base_fail_memory(error, 0, "the data's state");
     status = train_comm_settle(t->comm, status, error);
     if (!status)
-        status = train_comm_agree(t->comm, text, strlen(text), "data", error);
-    json_free_t release;
-    json_get_alloc_funcs(NULL, &release);
-    release(text);
+        status = train_comm_agree(t->comm, text, size, "data", error);
+    base_free(text);
     json_decref(state);
     return status;
 }
@@ -489,6 +562,8 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
 {
     marco_status status = agree(t, error);
     if (!status)
+        status = find_run(t, error);
+    if (!status)
         status = train_comm_settle(t->comm, begin_alone(t, error), error);
     if (!status)
         status = agree_on_data(t, error);
@@ -496,8 +571,9 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = train_comm_settle(t->comm, make_plan(t, error), error);
     if (status || t->params->dry_run)
         return status;
-    status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->notes,
-                            &t->run, error);
+    if (!t->run)
+        status = train_run_open(t->comm, t->params->to, t->recipe, t->params->restart, &t->notes,
+                                &t->run, error);
     if (!status)
         status = train_comm_settle(t->comm, take_memory(t, error), error);
     if (!status)

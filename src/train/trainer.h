@@ -11,7 +11,7 @@
 
 /* What is held out of one source: measured again and again on the same sequences. */
 typedef struct train_valid_source {
-    char name[64]; /* the last part of its path */
+    char *name; /* UTF-8, each source another: as much of its path's end as tells it apart */
     data_loader *loader;
     json_t *beginning; /* the loader's state */
     int64_t sequences; /* to be measured, over all processes */
@@ -42,7 +42,9 @@ typedef struct trainer {
     train_run *run;
     base_pool *pool;
     train_blas *blas;
-    model_source *source; /* owns the tokenizer */
+    model_source *source;   /* until the weights are read */
+    train_checkpoint *from; /* that the run goes on from; NULL: from the beginning */
+    tok_spec *tokenizer;    /* once the weights are read */
     train_params *weights;
     train_model *model;
     train_optimizer *optimizer;
@@ -73,10 +75,13 @@ marco_status trainer_step(trainer *t, marco_train_step *out, marco_error *error)
 /* ---- validate.c ---------------------------------------------------------------------------- */
 
 /* Finds the held-out parts of the recipe's sources. Sources without one, or with less than a
- * sequence, are noted and left out. */
+ * sequence, are noted and left out; what is there must be sound. */
 marco_status train_valid_open(trainer *t, const char *tokenizer, int32_t eos, int32_t pad,
                               marco_error *error);
 void train_valid_close(train_valid *valid);
+
+/* What is to be measured, the same on all processes (a new reference; NULL when out of memory). */
+json_t *train_valid_state(const train_valid *valid);
 
 /* The mean loss, and each source's losses [valid.n] (NULL: not wanted). NAN where nothing is held
  * out. */
@@ -89,7 +94,7 @@ marco_status train_metrics_open(const char *folder, train_metrics **out, marco_e
 void train_metrics_close(train_metrics *metrics); /* NULL is allowed */
 marco_status train_metrics_run(train_metrics *metrics, const trainer *t, marco_error *error);
 marco_status train_metrics_step(train_metrics *metrics, const marco_train_step *step,
-                                marco_error *error);
+                                data_loader_stats data, marco_error *error);
 marco_status train_metrics_valid(train_metrics *metrics, int64_t step, double loss,
                                  const train_valid *valid, const double *per_source,
                                  marco_error *error);

@@ -31,12 +31,33 @@ cat >recipe.json <<'JSON'
 JSON
 last=checkpoints/step-00000024
 
-# same A B: two runs whose last checkpoints have the same numbers.
+# same A B [CHECKPOINT]: two runs whose last checkpoints have the same numbers.
 same() {
     for file in model optimizer; do
-        check "$2: the same $file as of $1" cmp "$1/$last/$file.safetensors" \
-            "$2/$last/$file.safetensors"
+        check "$2: the same $file as of $1" cmp "$1/${3:-$last}/$file.safetensors" \
+            "$2/${3:-$last}/$file.safetensors"
     done
+}
+
+# endless RUN STEPS: nothing in it depends on how many steps there will be; with very many of them
+# it can be broken off at any time.
+cat >endless.py <<'PYTHON'
+import json
+with open("recipe.json") as file:
+    recipe = json.load(file)
+recipe["schedule"]["kind"] = "constant"
+recipe["dropout"]["end_rate"] = recipe["dropout"]["rate"]
+with open("endless.json", "w") as file:
+    json.dump(recipe, file)
+PYTHON
+works python3 endless.py
+endless() {
+    works "$marco" train endless.json --to "$1" --set steps="$2"
+}
+
+# number_of CHECKPOINT: 24 of .../step-00000024.
+number_of() {
+    echo "$1" | sed 's/.*step-0*//'
 }
 
 # ---- without a break, with threads, and what comes out
@@ -56,21 +77,24 @@ check 'nothing is left to do' grep -q 'nothing left' err
 
 python3 - "$marco" <<'PYTHON' || fail "interrupting"
 import os, signal, subprocess, sys, time
-process = subprocess.Popen([sys.argv[1], "train", "recipe.json", "--to", "parts"],
-                           stderr=open("err", "wb"))
-deadline = time.monotonic() + 60
+process = subprocess.Popen([sys.argv[1], "train", "endless.json", "--to", "parts",
+                            "--set", "steps=1000000"], stderr=open("err", "wb"))
 while not os.path.exists("parts/checkpoints/step-00000003"):
-    if process.poll() is not None or time.monotonic() > deadline:
+    if process.poll() is not None:
         sys.exit("it ended by itself")
     time.sleep(0.001)
 process.send_signal(signal.SIGINT)
 sys.exit(process.wait() != 130)
 PYTHON
 check 'Ctrl-C says how to go on' grep -q 'the same command goes on' err
-check 'Ctrl-C leaves a checkpoint' [ -n "$(ls parts/checkpoints)" ]
-works "$marco" train recipe.json --to parts
-check 'the rest is trained' grep -q 'trained [0-9]* steps' err
-same whole parts
+stopped=$(sed -n 's/.*stopped after step \([0-9]*\) of.*/\1/p' err)
+cut=$(find parts/checkpoints -name 'step-*' | sort | tail -n 1)
+check 'Ctrl-C leaves a checkpoint' [ "$(number_of "$cut")" = "$stopped" ]
+end=$((stopped + 5))
+endless parts $end
+check 'the rest is trained' grep -q 'trained 5 steps' err
+endless unbroken $end
+same unbroken parts "checkpoints/$(printf 'step-%08d' $end)"
 
 # Killed eight times: after some steps at a random moment, or before there are any.
 cat >kill.py <<'PYTHON'
@@ -85,26 +109,28 @@ def steps():
     except FileNotFoundError:
         return 0
 
-kills = 0
 for _ in range(8):
     wanted = steps() + random.choice([0, 1, 2, 3, 4])
-    process = subprocess.Popen([sys.argv[1], "train", "recipe.json", "--to", "killed"],
-                               stderr=open("err", "wb"))
+    process = subprocess.Popen([sys.argv[1], "train", "endless.json", "--to", "killed",
+                                "--set", "steps=1000000"], stderr=open("err", "wb"))
     while steps() < wanted and process.poll() is None:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
-    kills += process.wait() == -signal.SIGKILL
+    if process.wait() != -signal.SIGKILL:
+        sys.exit(f"seed {seed}: it ended by itself: " + open("err").read())
     for name in os.listdir("killed/checkpoints") if os.path.exists("killed/checkpoints") else []:
         if name[0] != "." and not os.path.exists(f"killed/checkpoints/{name}/trainer.json"):
             sys.exit(f"seed {seed}: {name} is not whole")
-print(f"seed {seed}: killed {kills} times")
-sys.exit(kills < 3)
+print(f"seed {seed}: {steps()} lines")
 PYTHON
 works python3 kill.py "$marco"
 cat out
-works "$marco" train recipe.json --to killed
-same whole killed
+cut=$(find killed/checkpoints -name 'step-*' 2>/dev/null | sort | tail -n 1)
+end=$(($(number_of "${cut:-step-0}") + 5))
+endless killed $end
+endless unkilled $end
+same unkilled killed "checkpoints/$(printf 'step-%08d' $end)"
 check 'no temporary folders are left' \
     [ -z "$(find killed/checkpoints -mindepth 1 -maxdepth 1 -name '.*')" ]
 
@@ -212,6 +238,71 @@ def check(value, key):
 
 check(json.load(open("printed", encoding="utf-8")), "")
 PYTHON
+
+# ---- data
+
+# Sources that are told apart by more than the last part of their paths, in metrics and report.
+long=$(printf 'n%.0s' $(seq 60))éééé
+mkdir -p a b "$long"
+for to in a/en b/en "$long/en" "$long-é"; do
+    works "$marco" data --tokenizer model --to "$to" --lines --valid 0.05 text.txt
+done
+works "$marco" train recipe.json --to named --set steps=2 --set schedule.warmup=0 \
+    --set "data.sources=[\"a/en\", \"b/en/\", \"$long/en\", \"$long-é\", \"a/en\"]"
+works python3 - "$long" <<'PYTHON'
+import json, sys
+
+def unique(pairs):
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+with open("named/metrics.jsonl", encoding="utf-8") as file:
+    lines = [json.loads(line, object_pairs_hook=unique) for line in file]
+valid = [line["per_source"] for line in lines if line["kind"] == "valid"]
+assert len(valid) == 2, lines
+names = [name.replace(sys.argv[1], "LONG") for name in valid[0]]
+ends = ["a/en", "b/en", "LONG/en", "LONG-é", "a/en (2)"]
+assert len(names) == 5 and all(map(str.endswith, names, ends)), names
+PYTHON
+works "$marco" report named -o named.html
+check 'the report reads all lines' [ "$(grep -c 'cannot be read' named.html)" -eq 0 ]
+check 'the report has all sources' grep -q 'b/en' named.html
+
+# Conversations.
+python3 - >chat.jsonl <<'PYTHON'
+import json
+for i in range(60):
+    print(json.dumps({"messages": [{"role": "user", "content": f"what is {i}"},
+                                   {"role": "assistant", "content": "river " * (i // 2)}]}))
+PYTHON
+works "$marco" data --tokenizer model --to chats --chat chat.jsonl
+refuses 1 'chats: holds conversations, but data.kind is "text"' \
+    "$marco" train recipe.json --to x --set 'data.sources=["chats"]' --set valid.every=0
+refuses 1 'data: holds text, but data.kind is "chat"' \
+    "$marco" train recipe.json --to x --set data.kind=chat
+set -- --set 'data={"kind": "chat", "sources": ["chats"]}' --set valid.every=0 --set seq_len=128
+works "$marco" train recipe.json --dry-run "$@"
+check 'cuts are noted' grep -Eq 'note: [1-9][0-9]? of 60 conversations are longer than seq_len' err
+works "$marco" train recipe.json --to talked "$@"
+check 'cuts are noted once' [ "$(grep -c 'conversations are longer' err)" -eq 1 ]
+cp talked/metrics.jsonl out
+json '(lambda s: len(s) == 24 and s[-1]["cut"] > s[0]["cut"] >= 0 and s[-1]["repeated"] > 0)(
+    [row for row in rows if row["kind"] == "step"])'
+works "$marco" train recipe.json --dry-run "$@" --set seq_len=256 --set batch=1
+check 'nothing is cut' [ "$(grep -c 'conversations are longer' err)" -eq 0 ]
+
+# What is held out may be missing or short, but not damaged.
+works "$marco" data --tokenizer model --to none --lines text.txt
+works "$marco" train recipe.json --dry-run --set 'data.sources=["none"]'
+check 'nothing held out' grep -q 'note: no validation on .*none: no documents were held out' err
+seq 300 >numbers.txt
+works "$marco" data --tokenizer model --to little --lines --valid 0.05 numbers.txt
+works "$marco" train recipe.json --dry-run --set 'data.sources=["little"]' --set seq_len=150
+check 'too little held out' grep -q 'note: no validation on .*little: .* less than one sequence' err
+cp -r data broken
+truncate -s -5 broken/valid-00000.ids
+refuses 1 'broken/valid-00000.ids' \
+    "$marco" train recipe.json --to x --set 'data.sources=["broken"]'
 
 # ---- what will not do
 

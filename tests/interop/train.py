@@ -110,6 +110,11 @@ def stream_job(name, document):
 
 
 def recipe_of(job, checkpoint, data):
+    balance = {"kind": job["balance"], "z_loss": job["z_loss"]}
+    if job["balance"] in ("switch", "global"):
+        balance["coefficient"] = job["coefficient"]
+    elif job["balance"] == "bias":
+        balance["bias_rate"] = job["bias_rate"]
     return {
         "model": checkpoint,
         "data": {"sources": [{"path": data}]},
@@ -119,12 +124,7 @@ def recipe_of(job, checkpoint, data):
         "steps": job["steps"],
         "optimizer": {k: job[k] for k in ("lr", "beta1", "beta2", "eps", "weight_decay", "clip")},
         "schedule": {"kind": "constant"},
-        "balance": {
-            "kind": job["balance"],
-            "z_loss": job["z_loss"],
-            "coefficient": job["coefficient"],
-            "bias_rate": job["bias_rate"],
-        },
+        "balance": balance,
     }
 
 

@@ -143,6 +143,52 @@ one, four = valid("one-held"), valid("four-held")
 assert len(one) == len(four) >= 2 and all(abs(a - b) < 1e-4 for a, b in zip(one, four)), (one, four)
 PYTHON
 
+# One process finds other data at the same path: what is in the folder `odd`, where it works.
+cat >odd.sh <<'SH'
+rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}
+[ "$rank" != "$1" ] || cd odd || exit 9
+shift
+exec "$@"
+SH
+# odd_in PROCESSES NUMBER
+odd_in() {
+    run "$1" sh odd.sh "$2" "$marco" train "$scratch/recipe.json" --threads 1 --quiet \
+        --to "$scratch/differ" --set model.tokenizer="$scratch/tok" \
+        --set 'data={"sources": ["/proc/self/cwd/held"]}' --set valid.every=10 \
+        --set valid.batches=1000
+}
+mkdir odd
+# alter FOLDER HOW: another one in `odd`
+alter() {
+    rm -rf odd/held
+    cp -r held odd/held
+    works python3 - "$1" <<'PYTHON'
+import json, os, struct, sys
+if sys.argv[1] == "nothing":
+    with open("odd/held/data.json", "r+") as file:
+        data = json.load(file)
+        for key in "shards", "documents", "tokens":
+            data["splits"]["valid"][key] = 0
+        file.seek(0)
+        file.truncate()
+        json.dump(data, file)
+elif sys.argv[1] == "damaged":
+    os.truncate("odd/held/valid-00000.ids", 100)
+else:  # one id, of a document in the middle
+    with open("odd/held/valid-00000.ids", "r+b") as file:
+        ids = json.load(open("odd/held/data.json"))["splits"]["valid"]["tokens"]
+        file.seek(64 + ids // 2 * 4)
+        file.write(struct.pack("<i", 1000000))
+PYTHON
+}
+alter nothing
+fails 'process 2 of 4 has another data' odd_in 4 2
+alter damaged
+fails 'process 1: .*valid-00000.ids' odd_in 2 1
+check "nothing was begun" test ! -e differ
+alter id
+fails 'process 1: .*valid-00000.ids: token .* is 1000000, outside the vocabulary' odd_in 2 1
+
 # ---- a process dies -----------------------------------------------------------------------------
 
 # begin RUN: four processes that would train for long; waits for their second checkpoint.

@@ -406,6 +406,20 @@ static void bench_close(bench *b)
     train_comm_close(b->comm);
 }
 
+static void checkpoints_say_which_program_wrote_them(void **state)
+{
+    bench b;
+    bench_open(&b, state);
+    assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
+    char path[600];
+    snprintf(path, sizeof(path), "%s/step-00000001/trainer.json", b.run->checkpoints);
+    json_t *json = json_load_file(path, 0, NULL);
+    assert_non_null(json);
+    assert_string_equal(json_string_value(json_object_get(json, "program")), marco_version());
+    json_decref(json);
+    bench_close(&b);
+}
+
 static void old_checkpoints_go(void **state)
 {
     bench b;
@@ -770,6 +784,7 @@ int main(void)
         SCRATCH_TEST(any_number_of_processes_writes_and_reads_the_same),
         cmocka_unit_test(masters_begin_with_what_weights_were_rounded_from),
         SCRATCH_TEST(a_checkpoint_is_a_model),
+        SCRATCH_TEST(checkpoints_say_which_program_wrote_them),
         SCRATCH_TEST(old_checkpoints_go),
         SCRATCH_TEST(damaged_checkpoints_are_passed_over),
         SCRATCH_TEST(counters_have_bounds),

@@ -239,12 +239,101 @@ static void values_out_of_range_name_key_and_file(void **state)
     refuse(s, LEAST "}", "model.heads=5", "does not divide");
 }
 
+static void settings_without_effect_are_refused(void **state)
+{
+    static const char *const cases[][2] = {
+        {"dropout.rate=0.2",
+         "--set: \"dropout.rate\" has no effect as \"dropout.what\" is; set that "
+         "to \"experts\" or \"paths\", or leave \"dropout.rate\" out"},
+        {"dropout.end_rate=0.2", "as \"dropout.what\" is"},
+        {"dropout.end_step=3", "as \"dropout.what\" is"},
+        {"dropout.per=token", "as \"dropout.what\" is"},
+        {"dropout={\"what\": \"paths\", \"rate\": 0.1, \"end_step\": 3}",
+         "as \"dropout.end_rate\" is"},
+        {"lora.alpha=8", "as \"lora.rank\" is"},
+        {"lora.attention=false", "as \"lora.rank\" is"},
+        {"lora.experts=false", "as \"lora.rank\" is"},
+        {"balance.bias_rate=0.1", "as \"balance.kind\" is"},
+        {"balance={\"kind\": \"none\", \"coefficient\": 0.1}", "as \"balance.kind\" is"},
+        {"balance={\"kind\": \"bias\", \"coefficient\": 0.1}", "as \"balance.kind\" is"},
+        {"schedule.decay=3", "as \"schedule.kind\" is"},
+        {"schedule={\"kind\": \"constant\", \"decay\": 3}", "as \"schedule.kind\" is"},
+        {"model.ffn_dim=64", "as \"model.architecture\" is"}};
+    const scratch *s = *state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        refuse(s, LEAST "}", cases[i][0], cases[i][1]);
+    refuse(s, LEAST ", \"schedule\": {\"kind\": \"constant\"}}", "optimizer.min_lr=1e-5",
+           "--set: \"optimizer.min_lr\" has no effect as \"schedule.kind\" is");
+    refuse(s, LEAST ", \"optimizer\": {\"min_lr\": 1e-5}, \"schedule\": {\"kind\": \"wsd\"}}", NULL,
+           "recipe.json: \"optimizer.min_lr\" has no effect as \"schedule.decay\" is");
+    /* At their defaults they are no offence. */
+    train_recipe_free(read_text(s, LEAST ", \"lora\": {\"alpha\": 32, \"rank\": 0}}", NULL));
+    train_recipe_free(read_text(s, LEAST "}", "model.ffn_dim=0"));
+}
+
+/* --set that switches something off takes along what the file says about it, and what comes of it
+ * reads back. */
+static void overrides_switch_off_with_all_details(void **state)
+{
+    static const char file[] =
+        LEAST ", \"dropout\": {\"what\": \"experts\", \"rate\": 0.2, \"per\": \"token\"}, "
+              "\"balance\": {\"coefficient\": 0.5}, \"lora\": {\"rank\": 4, \"alpha\": 8}, "
+              "\"schedule\": {\"kind\": \"wsd\", \"decay\": 4}, \"optimizer\": {\"min_lr\": 1e-5}}";
+    static const char *const sets[] = {"dropout.what=none", "dropout.what=null",
+                                       "balance.kind=bias", "lora.rank=0",
+                                       "schedule.kind=constant"};
+    const scratch *s = *state;
+    for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
+        train_recipe *r = read_text(s, file, sets[i]);
+        if (i < 2)
+            assert_true(r->drop_rate == 0 && r->drop_end == 0 && !r->routing.dropout_per_token);
+        else if (i == 2)
+            assert_true(r->routing.coefficient == 0.01);
+        else if (i == 3)
+            assert_true(r->choice.lora_alpha == 32);
+        else
+            assert_true(r->schedule.decay == 0 && r->schedule.min_lr == 0);
+        char *text = train_recipe_text(r);
+        train_recipe_free(read_text(s, text, NULL));
+        base_free(text);
+        train_recipe_free(r);
+    }
+    refuse(s, LEAST "}", "balance={\"kind\": \"none\", \"coefficient\": 0.5}", "has no effect");
+}
+
+static void dense_models_have_no_experts(void **state)
+{
+    static const char *const cases[][2] = {
+        {"balance.kind=switch", "\"balance.kind\" is for models with experts"},
+        {"balance.z_loss=0.001", "\"balance.z_loss\""},
+        {"balance.coefficient=0.001", "\"balance.coefficient\""},
+        {"dropout={\"what\": \"experts\", \"rate\": 0.1}", "\"dropout.what\""},
+        {"balance.kind=none", NULL},
+        {"balance.kind=global", NULL},
+        {"steps=3", NULL}};
+    model_config dense, sparse;
+    model_config_init(&dense);
+    model_config_init(&sparse);
+    sparse.n_experts = 8;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        marco_error error = {0};
+        train_recipe *r = read_text(*state, LEAST "}", cases[i][0]);
+        assert_int_equal(train_recipe_suits(r, &sparse, NULL), MARCO_OK);
+        marco_status status = train_recipe_suits(r, &dense, &error);
+        assert_int_equal(status != MARCO_OK, cases[i][1] != NULL);
+        if (status && !strstr(error.message, cases[i][1]))
+            fail_msg("%s: %s", cases[i][0], error.message);
+        train_recipe_free(r);
+    }
+}
+
 static void a_run_goes_on_by_its_recipe_alone(void **state)
 {
     const scratch *s = *state;
     train_recipe *first = read_text(s, LEAST "}", NULL);
     char *text = train_recipe_text(first);
     char earlier[384];
+    bool moved = true;
     snprintf(earlier, sizeof(earlier), "%s", put(s, "earlier.json", text));
     base_free(text);
     train_recipe_free(first);
@@ -259,7 +348,8 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
         "data.sources=[\"/elsewhere\",{\"path\":\"b\",\"weight\":2.5}]"};
     for (size_t i = 0; i < sizeof(fine) / sizeof(*fine); i++) {
         train_recipe *r = read_text(s, LEAST "}", fine[i]);
-        assert_int_equal(train_recipe_goes_on(r, earlier, NULL), MARCO_OK);
+        assert_int_equal(train_recipe_goes_on(r, earlier, &moved, NULL), MARCO_OK);
+        assert_false(moved);
         train_recipe_free(r);
     }
     static const char *const refused[][2] = {
@@ -269,7 +359,7 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
     for (size_t i = 0; i < 6; i++) {
         marco_error error = {0};
         train_recipe *r = read_text(s, LEAST "}", refused[i][0]);
-        assert_int_equal(train_recipe_goes_on(r, earlier, &error), MARCO_ERROR_ARGUMENT);
+        assert_int_equal(train_recipe_goes_on(r, earlier, &moved, &error), MARCO_ERROR_ARGUMENT);
         if (!strstr(error.message, refused[i][1]))
             fail_msg("%s: %s", refused[i][0], error.message);
         train_recipe_free(r);
@@ -278,7 +368,7 @@ static void a_run_goes_on_by_its_recipe_alone(void **state)
 
 /* Whether a run that was begun with `first` over the least recipe may go on with `then`. */
 static bool goes_on(const scratch *s, const char *least, const char *const *first,
-                    const char *const *then)
+                    const char *const *then, bool *moved)
 {
     train_recipe *a = NULL, *b = NULL;
     marco_error error = {0};
@@ -286,7 +376,7 @@ static bool goes_on(const scratch *s, const char *least, const char *const *firs
     assert_int_equal(train_recipe_read(path, first, 2, &a, &error), MARCO_OK);
     assert_int_equal(train_recipe_read(path, then, 2, &b, &error), MARCO_OK);
     char *text = train_recipe_text(a);
-    bool fine = train_recipe_goes_on(b, put(s, "earlier.json", text), &error) == MARCO_OK;
+    bool fine = train_recipe_goes_on(b, put(s, "earlier.json", text), moved, &error) == MARCO_OK;
     base_free(text);
     train_recipe_free(a);
     train_recipe_free(b);
@@ -295,28 +385,33 @@ static bool goes_on(const scratch *s, const char *least, const char *const *firs
 
 static void what_follows_steps_goes_on_with_more(void **state)
 {
+    bool moved;
     static const char drops[] =
         LEAST ", \"dropout\": {\"what\": \"experts\", \"rate\": 0.5, \"end_rate\": 0}}";
     static const char *const ten[] = {"steps=10", "seed=0"},
                              *const twenty[] = {"steps=20", "seed=0"},
                              *const five[] = {"steps=20", "dropout.end_step=5"},
                              *const six[] = {"steps=20", "dropout.end_step=6"};
-    assert_true(goes_on(*state, drops, ten, twenty));
-    assert_true(goes_on(*state, drops, five, five));
-    assert_false(goes_on(*state, drops, five, six));
-    assert_false(goes_on(*state, drops, ten, five));
-    assert_false(goes_on(*state, drops, five, ten));
+    assert_true(goes_on(*state, drops, ten, twenty, &moved));
+    assert_true(goes_on(*state, drops, five, five, &moved));
+    assert_false(goes_on(*state, drops, five, six, &moved));
+    assert_false(goes_on(*state, drops, ten, five, &moved));
+    assert_false(goes_on(*state, drops, five, ten, &moved));
 }
 
 /* A checkpoint's path may be another, a shape in its place is another run. */
 static void the_model_may_have_moved(void **state)
 {
+    bool moved;
     static const char *const here[] = {"model=/here", "seed=0"},
                              *const there[] = {"model=/there", "seed=0"},
                              *const shape[] = {"steps=10", "seed=0"};
-    assert_true(goes_on(*state, LEAST "}", here, there));
-    assert_false(goes_on(*state, LEAST "}", here, shape));
-    assert_false(goes_on(*state, LEAST "}", shape, here));
+    assert_true(goes_on(*state, LEAST "}", here, here, &moved));
+    assert_false(moved);
+    assert_true(goes_on(*state, LEAST "}", here, there, &moved));
+    assert_true(moved);
+    assert_false(goes_on(*state, LEAST "}", here, shape, &moved));
+    assert_false(goes_on(*state, LEAST "}", shape, here, &moved));
 }
 
 static void numbers_come_back_exactly(void **state)
@@ -366,6 +461,9 @@ int main(void)
         SCRATCH_TEST(a_recipe_of_overrides_alone),
         SCRATCH_TEST(unknown_keys_name_the_nearest),
         SCRATCH_TEST(values_out_of_range_name_key_and_file),
+        SCRATCH_TEST(settings_without_effect_are_refused),
+        SCRATCH_TEST(overrides_switch_off_with_all_details),
+        SCRATCH_TEST(dense_models_have_no_experts),
         SCRATCH_TEST(a_run_goes_on_by_its_recipe_alone),
         SCRATCH_TEST(what_follows_steps_goes_on_with_more),
         SCRATCH_TEST(the_model_may_have_moved),

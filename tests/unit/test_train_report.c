@@ -122,6 +122,68 @@ static void going_on_drops_what_was_lost(void **state)
     report_clear(&run);
 }
 
+/* What is read of lines in any order is what reading them one after another would leave. */
+static void order_does_not_matter(void **state)
+{
+    enum { LINES = 400, STEPS = 30, ROUNDS = 20 };
+    uint32_t random = 1;
+    for (int round = 0; round < ROUNDS; round++) {
+        int loss[2][STEPS] = {0}; /* of steps, of valids; 0: none */
+        base_text metrics = {0};
+        for (int i = 1; i <= LINES; i++) {
+            random = random * 1664525 + 1013904223;
+            int step = (int)(random >> 8) % STEPS, kind = (int)(random >> 16) % 12;
+            if (kind == 0) {
+                base_text_printf(&metrics, "{\"kind\":\"run\",\"resumed\":%d}\n", step);
+                for (int k = step + 1; k < STEPS; k++)
+                    loss[0][k] = loss[1][k] = 0;
+                continue;
+            }
+            bool valid = kind % 2;
+            base_text_printf(&metrics, "{\"kind\":\"%s\",\"step\":%d,\"loss\":%d,%s}\n",
+                             valid ? "valid" : "step", step + 1, i, "\"per_source\":{\"a\":1}");
+            if (step + 1 < STEPS)
+                loss[valid][step + 1] = i;
+        }
+        report_run run;
+        read_run(*state, metrics.data, &run);
+        size_t at = 0, valid_at = 0;
+        for (int k = 0; k < STEPS; k++) {
+            if (loss[0][k]) {
+                assert_int_equal(run.steps[at].step, k);
+                assert_true(run.steps[at++].value[REPORT_LOSS] == loss[0][k]);
+            }
+            if (loss[1][k]) {
+                assert_int_equal(run.valids[valid_at].step, k);
+                assert_true(run.valids[valid_at++].loss == loss[1][k]);
+            }
+        }
+        assert_true(at == run.n_steps || run.steps[at].step == STEPS);
+        assert_true(valid_at == run.n_valids || run.valids[valid_at].step == STEPS);
+        report_clear(&run);
+        base_text_free(&metrics);
+    }
+}
+
+/* Lines from the last step to the first, and a run gone on with again and again, take no longer. */
+static void many_lines_are_read(void **state)
+{
+    enum { N = 200000 };
+    base_text metrics = {0};
+    for (int i = N; i > 0; i--)
+        base_text_printf(&metrics, "{\"kind\":\"%s\",\"step\":%d}\n", i % 2 ? "step" : "valid", i);
+    for (int i = 0; i < N; i++)
+        base_text_printf(&metrics, "{\"kind\":\"run\",\"resumed\":%d}\n", N - 1);
+    report_run run;
+    read_run(*state, metrics.data, &run);
+    assert_int_equal(run.n_steps, N / 2);
+    assert_int_equal(run.n_valids, N / 2 - 1);
+    assert_int_equal(run.steps[0].step, 1);
+    assert_int_equal(report_find(&run, N)->step, N - 1);
+    report_clear(&run);
+    base_text_free(&metrics);
+}
+
 static void broken_lines_are_said(void **state)
 {
     report_run run;
@@ -219,6 +281,12 @@ static void odd_runs_have_pages(void **state)
          "\n"
          "{\"kind\":\"step\",\"step\":1,\"loss\":-1e308,\"norm\":1e-320,\"lr\":1e308}\n",
          "Results"},
+        {"{\"kind\":\"step\",\"step\":1,\"norm\":1.7e308}\n"
+         "{\"kind\":\"step\",\"step\":2,\"norm\":5e-324}\n",
+         ">1e-237</text>"},
+        {"{\"kind\":\"step\",\"step\":1,\"norm\":1.7e308}\n"
+         "{\"kind\":\"step\",\"step\":2,\"norm\":1}\n",
+         ">1e273</text>"},
         {"{\"kind\":\"valid\",\"step\":0,\"loss\":2}\n", "7.39"},
         {"{\"kind\":\"valid\",\"step\":0,\"loss\":2000}\n", "Results"},
         {"{\"kind\":\"load\",\"step\":0,\"layers\":[[0]]}\n", "1 of 1 got no token"},
@@ -427,6 +495,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SCRATCH_TEST(later_lines_count),
         SCRATCH_TEST(going_on_drops_what_was_lost),
+        SCRATCH_TEST(order_does_not_matter),
+        SCRATCH_TEST(many_lines_are_read),
         SCRATCH_TEST(broken_lines_are_said),
         SCRATCH_TEST(other_files_are_refused),
         SCRATCH_TEST(everything_is_escaped),
