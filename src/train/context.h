@@ -45,9 +45,8 @@ typedef struct train_context {
     base_pool *pool;
     const kern_table *kern;
     const train_blas *blas;
-    int threads;
-    float **scratch;        /* [threads] of scratch_floats each, 64-byte aligned */
-    int64_t scratch_floats; /* at least what each operation's _scratch function asks for */
+    float **scratch; /* [threads] of at least what each operation's _scratch function asks for,
+                        64-byte aligned */
     const float *rope_cos, *rope_sin; /* [seq_len, head_dim / 2] */
 } train_context;
 

@@ -9,10 +9,9 @@ enum { LINE = 16 /* floats */ };
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-void train_experts_save(const model_config *config, const train_comm *comm, int64_t n_tokens,
-                        train_arena *arena, train_experts_saved *saved)
+void train_experts_save(const model_config *config, int64_t n_tokens, train_arena *arena,
+                        train_experts_saved *saved)
 {
-    (void)comm;
     int64_t experts = config->n_experts, used = config->n_experts_used;
     int64_t rows = n_tokens * used;
     *saved = (train_experts_saved){.rows_capacity = rows};

@@ -77,8 +77,8 @@ typedef struct train_experts_work train_experts_work;
 
 /* As in attention.h. With one process in TRAIN_EXPERTS there are exactly T * K rows; with several
  * room grows where a process gets more than its share (outside the arena). */
-void train_experts_save(const model_config *config, const train_comm *comm, int64_t n_tokens,
-                        train_arena *arena, train_experts_saved *saved);
+void train_experts_save(const model_config *config, int64_t n_tokens, train_arena *arena,
+                        train_experts_saved *saved);
 train_experts_work *train_experts_plan(const model_config *config, const train_comm *comm,
                                        int64_t n_tokens, train_arena *arena);
 int64_t train_experts_scratch(const model_config *config); /* floats a thread */

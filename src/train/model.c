@@ -56,18 +56,17 @@ static int64_t scratch_floats(const model_config *config, int64_t lora_scratch)
     return (most + 15) / 16 * 16;
 }
 
-static void save_half(const model_config *config, const train_comm *comm, int64_t n, int32_t i,
-                      train_arena *arena, train_layer *l)
+static void save_half(const model_config *config, int64_t n, int32_t i, train_arena *arena,
+                      train_layer *l)
 {
     if (config->layer_sparse[i])
-        train_experts_save(config, comm, n, arena, &l->experts);
+        train_experts_save(config, n, arena, &l->experts);
     else
         train_ffn_save(config, n, arena, &l->ffn);
 }
 
 /* With recomputation the layers share what one layer saves. */
-static void layout_layers(train_model *m, const model_config *config, const train_comm *comm,
-                          train_arena *arena)
+static void layout_layers(train_model *m, const model_config *config, train_arena *arena)
 {
     int64_t n = m->params.n_seqs * m->params.seq_len;
     train_arena shared = *arena;
@@ -78,7 +77,7 @@ static void layout_layers(train_model *m, const model_config *config, const trai
             at = &again;
         train_layer *l = &m->layers[i];
         train_attention_save(config, n, at, &l->attention);
-        save_half(config, comm, n, i, at, l);
+        save_half(config, n, i, at, l);
         l->mid = train_arena_floats(at, n * config->n_embd);
         most = at->used > most ? at->used : most;
     }
@@ -103,7 +102,7 @@ static void layout(train_model *m, const model_config *config, const train_comm 
             stats->bias = train_arena_floats(arena, config->n_experts);
         }
     }
-    layout_layers(m, config, comm, arena);
+    layout_layers(m, config, arena);
     m->attention = train_attention_plan(config, n, arena);
     if (any_layer(config, true))
         m->experts = train_experts_plan(config, comm, n, arena);
@@ -159,13 +158,8 @@ marco_status train_model_create(train_params *weights, train_comm *comm, base_po
         return base_fail_memory(error, sizeof *m, "training");
     m->params = *params;
     int64_t scratch = scratch_floats(config, train_lora_scratch(weights));
-    m->ctx = (train_context){.params = weights,
-                             .comm = comm,
-                             .pool = pool,
-                             .kern = kern_table_get(NULL),
-                             .blas = blas,
-                             .threads = threads,
-                             .scratch_floats = scratch};
+    m->ctx = (train_context){
+        .params = weights, .comm = comm, .pool = pool, .kern = kern_table_get(NULL), .blas = blas};
     m->region_bytes = train_model_bytes(config, comm, params, threads, train_lora_scratch(weights));
     m->layers = base_calloc((size_t)config->n_layers, sizeof *m->layers);
     m->ctx.scratch = base_calloc((size_t)threads, sizeof *m->ctx.scratch);
