@@ -270,26 +270,37 @@ static marco_status make_plan(trainer *t, marco_error *error)
 
 /* ---- beginning: what needs memory ---------------------------------------------------------- */
 
+static marco_status take_weights(trainer *t, marco_error *error)
+{
+    const train_recipe *recipe = t->recipe;
+    train_model_params params = model_params(t);
+    marco_status status =
+        train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
+    if (!status)
+        status =
+            train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
+    if (!status)
+        status = train_optimizer_create(train_model_context(t->model), &recipe->optimizer,
+                                        &t->optimizer, error);
+    if (!status && !t->from)
+        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
+                                       recipe->choice.seed, error);
+    if (status)
+        return status;
+    /* Its files are not needed any more; a checkpoint's may soon be removed. */
+    t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
+    t->source->tokenizer = NULL;
+    model_source_close(t->source);
+    t->source = NULL;
+    return MARCO_OK;
+}
+
 static marco_status take_memory(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
     int64_t share = recipe->batch / t->comm->size[TRAIN_WORLD];
     int64_t micro = recipe->micro_batch;
-    train_model_params params = model_params(t);
-    marco_status status =
-        train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
-    if (!status) {
-        /* Its files are not needed any more; a checkpoint's may soon be removed. */
-        t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
-        t->source->tokenizer = NULL;
-        model_source_close(t->source);
-        t->source = NULL;
-        status =
-            train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
-    }
-    if (!status)
-        status = train_optimizer_create(train_model_context(t->model), &recipe->optimizer,
-                                        &t->optimizer, error);
+    marco_status status = take_weights(t, error);
     if (!status)
         status = data_batch_create(share, recipe->seq_len, &t->batch, error);
     if (!status)
@@ -397,12 +408,8 @@ static marco_status go_on(trainer *t, marco_error *error)
     marco_status status = MARCO_OK;
     if (!t->from) /* none a moment ago */
         status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
-    if (status)
+    if (status || !t->from)
         return status;
-    if (!t->from) {
-        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
-        return train_comm_settle(t->comm, status, error);
-    }
     status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
     if (!status)
         status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
