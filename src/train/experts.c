@@ -9,18 +9,17 @@ enum { LINE = 16 /* floats */ };
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-void train_experts_save(const model_config *config, int64_t n_tokens, train_arena *arena,
-                        train_experts_saved *saved)
+void train_experts_save(const model_config *config, int64_t n_tokens, train_experts_grown *grown,
+                        train_arena *arena, train_experts_saved *saved)
 {
     int64_t experts = config->n_experts, used = config->n_experts_used;
     int64_t rows = n_tokens * used;
-    *saved = (train_experts_saved){.rows_capacity = rows};
+    *saved = (train_experts_saved){.rows_capacity = rows, .grown = grown};
     saved->probs = train_arena_floats(arena, n_tokens * experts);
     saved->lse = train_arena_floats(arena, n_tokens);
     saved->chosen = train_arena_take(arena, rows, sizeof *saved->chosen);
     saved->weight = train_arena_floats(arena, rows);
-    saved->gate = train_arena_floats(arena, rows * config->expert_dim);
-    saved->up = train_arena_floats(arena, rows * config->expert_dim);
+    saved->room = train_arena_floats(arena, 2 * rows * config->expert_dim);
     saved->counts = train_arena_take(arena, 2 * experts, sizeof *saved->counts);
 }
 
@@ -58,13 +57,12 @@ int64_t train_experts_scratch(const model_config *config)
     return router > grouped ? router : grouped;
 }
 
-void train_experts_saved_release(train_experts_saved *saved)
+void train_experts_grown_release(train_experts_grown *grown)
 {
-    if (!saved)
+    if (!grown)
         return;
-    base_free(saved->grown);
-    saved->grown = NULL;
-    saved->rows_capacity = 0;
+    base_free(grown->memory);
+    *grown = (train_experts_grown){0};
 }
 
 void train_experts_work_release(train_experts_work *work)
@@ -205,12 +203,14 @@ static marco_status run_experts(const train_sparse *s, marco_error *error)
     if (!has_several(s)) {
         train_grouped g = grouped(s);
         s->saved->n_rows = s->pairs;
+        train_saved_place(s->saved, s->width);
         train_grouped_forward(&g);
         return MARCO_OK;
     }
     marco_status status = train_dispatch_announce(s, error);
     if (status)
         return status;
+    train_saved_place(s->saved, s->width);
     train_dispatch_arrange(s);
     train_grouped g = grouped(s);
     status = send_rows(s, s->work->normed, NULL, s->work->room.x, error);

@@ -100,6 +100,9 @@ void train_dispatch_sort(const train_sparse *s);
 /* Tells the processes what comes to them and makes room for it. */
 marco_status train_dispatch_announce(const train_sparse *s, marco_error *error);
 
+/* Where gate and up of saved->n_rows rows are, there being room. */
+void train_saved_place(train_experts_saved *saved, int64_t width);
+
 /* From saved->counts, the order of the rows held here: work->first's second half, room.from and
  * work->traffic. */
 void train_dispatch_arrange(const train_sparse *s);

@@ -13,6 +13,7 @@ typedef struct train_layer {
     train_attention_saved attention;
     train_experts_saved experts;
     train_ffn_saved ffn;
+    train_experts_grown grown; /* the first layer's is all layers' with recomputation */
     train_routing_stats stats;
 } train_layer;
 
@@ -56,11 +57,11 @@ static int64_t scratch_floats(const model_config *config, int64_t lora_scratch)
     return (most + 15) / 16 * 16;
 }
 
-static void save_half(const model_config *config, int64_t n, int32_t i, train_arena *arena,
-                      train_layer *l)
+static void save_half(const model_config *config, int64_t n, int32_t i, train_experts_grown *grown,
+                      train_arena *arena, train_layer *l)
 {
     if (config->layer_sparse[i])
-        train_experts_save(config, n, arena, &l->experts);
+        train_experts_save(config, n, grown, arena, &l->experts);
     else
         train_ffn_save(config, n, arena, &l->ffn);
 }
@@ -77,7 +78,7 @@ static void layout_layers(train_model *m, const model_config *config, train_aren
             at = &again;
         train_layer *l = &m->layers[i];
         train_attention_save(config, n, at, &l->attention);
-        save_half(config, n, i, at, l);
+        save_half(config, n, i, &m->layers[m->params.recompute ? 0 : i].grown, at, l);
         l->mid = train_arena_floats(at, n * config->n_embd);
         most = at->used > most ? at->used : most;
     }
@@ -188,7 +189,7 @@ void train_model_free(train_model *model)
     if (!model)
         return;
     for (int32_t i = 0; model->layers && i < model->ctx.params->config.n_layers; i++)
-        train_experts_saved_release(&model->layers[i].experts);
+        train_experts_grown_release(&model->layers[i].grown);
     train_experts_work_release(model->experts);
     base_region_free(model->region, model->region_bytes);
     base_free(model->ctx.scratch);

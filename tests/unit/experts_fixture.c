@@ -89,7 +89,7 @@ static void layout(experts_fixture *f, train_arena *arena)
     f->stats.load = train_arena_take(arena, experts, sizeof *f->stats.load);
     f->stats.seen = train_arena_take(arena, experts, sizeof *f->stats.seen);
     f->stats.bias = train_arena_floats(arena, experts);
-    train_experts_save(config, n, arena, &f->saved);
+    train_experts_save(config, n, &f->grown, arena, &f->saved);
     f->work = train_experts_plan(config, f->ctx.comm, n, arena);
     int64_t grouped = train_experts_scratch(config), linear = train_linear_scratch(config);
     for (int i = 0; i < base_pool_threads(f->pool); i++) {
@@ -135,7 +135,7 @@ void experts_open(experts_fixture *f, const experts_shape *shape)
 
 void experts_close(experts_fixture *f)
 {
-    train_experts_saved_release(&f->saved);
+    train_experts_grown_release(&f->grown);
     train_experts_work_release(f->work);
     base_region_free(f->memory, f->memory_bytes);
     free(f->ctx.scratch);
