@@ -6,6 +6,7 @@
 #include "kernels/kernels.h"
 #include "train/blas.h"
 #include "train/params.h"
+#include "train/parts.h"
 
 /* Activations come from one region, laid out by running the same code twice: first with `base`
  * NULL, which counts (and is the whole of --dry-run), then for real. */

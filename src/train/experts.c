@@ -28,7 +28,7 @@ train_experts_work *train_experts_plan(const model_config *config, const train_c
 {
     int64_t embd = config->n_embd, experts = config->n_experts;
     int64_t pairs = n_tokens * config->n_experts_used;
-    int64_t blocks = train_blocks(n_tokens, TRAIN_TOKEN_BLOCK);
+    int64_t blocks = train_parts(n_tokens, TRAIN_TOKEN_BLOCK);
     train_experts_work work = {0}, *out = train_arena_take(arena, 1, sizeof work);
     work.normed = train_arena_floats(arena, n_tokens * embd);
     work.dnormed = train_arena_floats(arena, n_tokens * embd);
@@ -169,7 +169,7 @@ static void pack_part(void *user, int64_t part, int thread)
     const packing *p = user;
     const train_sparse *s = p->s;
     int64_t row0 = part * TRAIN_TOKEN_BLOCK;
-    int64_t n = s->pairs - row0 < TRAIN_TOKEN_BLOCK ? s->pairs - row0 : TRAIN_TOKEN_BLOCK;
+    int64_t n = train_span(s->pairs, row0, TRAIN_TOKEN_BLOCK);
     train_gather(p->x, s->embd, s->work->token, p->scale, row0, n, 0, s->embd,
                  s->work->rows + row0 * s->embd);
 }
@@ -178,7 +178,7 @@ static marco_status send_rows(const train_sparse *s, const float *x, const float
                               float *arrived, marco_error *error)
 {
     packing p = {s, x, scale};
-    base_pool_run(s->ctx->pool, pack_part, &p, train_blocks(s->pairs, TRAIN_TOKEN_BLOCK));
+    base_pool_run(s->ctx->pool, pack_part, &p, train_parts(s->pairs, TRAIN_TOKEN_BLOCK));
     return train_dispatch_send(s, s->work->rows, arrived, s->embd, error);
 }
 
@@ -188,7 +188,7 @@ static void combine_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const train_sparse *s = user;
-    int64_t end = (part + 1) * TRAIN_TOKEN_BLOCK < s->n ? (part + 1) * TRAIN_TOKEN_BLOCK : s->n;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->out + t * s->embd;
         memcpy(out, s->x + t * s->embd, (size_t)s->embd * sizeof *out);
@@ -239,7 +239,7 @@ marco_status train_experts(const train_context *ctx, int32_t layer, const train_
     if (!status)
         status = run_experts(&s, error);
     if (!status)
-        base_pool_run(ctx->pool, combine_part, &s, train_blocks(s.n, TRAIN_TOKEN_BLOCK));
+        base_pool_run(ctx->pool, combine_part, &s, train_parts(s.n, TRAIN_TOKEN_BLOCK));
     return status;
 }
 
@@ -249,7 +249,7 @@ static void sum_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const train_sparse *s = user;
-    int64_t end = (part + 1) * TRAIN_TOKEN_BLOCK < s->n ? (part + 1) * TRAIN_TOKEN_BLOCK : s->n;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->work->dnormed + t * s->embd;
         memset(out, 0, (size_t)s->embd * sizeof *out);
@@ -295,7 +295,7 @@ marco_status train_experts_back(const train_context *ctx, int32_t layer, const t
     marco_status status = run_experts_back(&s, error);
     if (status)
         return status;
-    base_pool_run(ctx->pool, sum_part, &s, train_blocks(s.n, TRAIN_TOKEN_BLOCK));
+    base_pool_run(ctx->pool, sum_part, &s, train_parts(s.n, TRAIN_TOKEN_BLOCK));
     train_router_back(&s);
     train_linear_back(ctx, param_of(&s, MODEL_ROUTER), 0, work->normed, saved->probs, s.n,
                       work->dnormed, true);

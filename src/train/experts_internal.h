@@ -74,11 +74,6 @@ static inline bool train_is_padding(const train_tokens *tokens, int64_t t)
     return tokens->lengths && t % tokens->seq_len >= tokens->lengths[t / tokens->seq_len];
 }
 
-static inline int64_t train_blocks(int64_t n, int64_t block)
-{
-    return (n + block - 1) / block;
-}
-
 /* ---- router.c: scores, choices and their gradients ------------------------------------------ */
 
 int64_t train_router_scratch(const model_config *config); /* floats a thread */

@@ -286,14 +286,19 @@ marco_status train_model_losses(train_model *model, const train_tokens *tokens,
     return status;
 }
 
+double train_flops(const model_config *config, double tokens, double keys)
+{
+    /* Of attention forward two products of heads * keys, backward four; each a multiplication and
+     * an addition. */
+    double heads = (double)config->n_heads * config->head_dim;
+    return 6 * (double)model_config_active_params(config) * tokens +
+           12 * heads * keys * config->n_layers;
+}
+
 double train_model_flops(const model_config *config, const train_tokens *tokens)
 {
     double keys = 0; /* that all tokens see */
     for (int64_t t = 0; t < tokens->n; t++)
         keys += (double)(t % tokens->seq_len - tokens->starts[t] + 1);
-    double heads = (double)config->n_heads * config->head_dim;
-    /* Forward two products of heads * keys, backward four; each a multiplication and an addition.
-     */
-    return 6.0 * (double)model_config_active_params(config) * (double)tokens->n +
-           12.0 * heads * keys * config->n_layers;
+    return train_flops(config, (double)tokens->n, keys);
 }

@@ -258,12 +258,9 @@ static marco_status make_plan(trainer *t, marco_error *error)
     plan->processes = t->comm->size[TRAIN_WORLD];
     plan->expert_processes = t->comm->size[TRAIN_EXPERTS];
     plan->tokens_per_step = t->recipe->batch * t->recipe->seq_len;
-    const model_config *config = &weights->config;
-    double keys = ((double)t->recipe->seq_len + 1) / 2;
+    double tokens = (double)plan->tokens_per_step;
     plan->flops_per_step =
-        (double)plan->tokens_per_step *
-        (6.0 * (double)plan->active_params +
-         12.0 * (double)config->n_heads * config->head_dim * keys * config->n_layers);
+        train_flops(&weights->config, tokens, tokens * ((double)t->recipe->seq_len + 1) / 2);
     train_params_free(weights);
     return MARCO_OK;
 }
