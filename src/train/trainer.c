@@ -297,18 +297,6 @@ static marco_status take_memory(trainer *t, marco_error *error)
     const train_recipe *recipe = t->recipe;
     int64_t share = recipe->batch / t->comm->size[TRAIN_WORLD];
     int64_t micro = recipe->micro_batch;
-    train_model_params params = model_params(t);
-    marco_status status =
-        train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
-    if (!status) {
-        t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
-        t->source->tokenizer = NULL;
-        status =
-            train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
-    }
-    if (!status)
-        status = train_optimizer_create(train_model_context(t->model), &recipe->optimizer,
-                                        &t->optimizer, error);
     marco_status status = take_weights(t, error);
     if (!status)
         status = data_batch_create(share, recipe->seq_len, &t->batch, error);
@@ -424,19 +412,6 @@ static marco_status go_on(trainer *t, marco_error *error)
         status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
     t->step = t->resumed = t->from->step;
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
-    if (!status && t->from) {
-        status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
-        if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
-        t->step = t->resumed = t->from->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
-    } else if (!status) {
-        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
-        status = train_comm_settle(t->comm, status, error);
-    }
-    /* Its files are not needed any more; a checkpoint's may soon be removed. */
-    model_source_close(t->source);
-    t->source = NULL;
     train_checkpoint_free(t->from);
     t->from = NULL;
     return status;
@@ -624,9 +599,6 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = go_on(t, error);
     if (!status)
         status = agree_on_weights(t, error);
-    /* Its files are not needed any more; a checkpoint's may soon be removed. */
-    model_source_close(t->source);
-    t->source = NULL;
     if (!status && t->comm->rank[TRAIN_WORLD] == 0)
         status = train_metrics_open(t->run->folder, &t->metrics, error);
     if (!status && t->metrics)
