@@ -58,9 +58,7 @@ static marco_status check_recipe(const train_run *run, const char *path, marco_e
                          "%s holds a recipe.json that is no recipe of a training run (%s); choose "
                          "another folder",
                          run->folder, why.message);
-    if (status)
-        *error = why;
-    return status;
+    return status ? base_fail(error, status, "%s", why.message) : MARCO_OK;
 }
 
 /* Is the folder a run's, or free to become one? */
