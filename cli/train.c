@@ -238,10 +238,10 @@ static bool is_first(void)
 static int report(const command *self, const struct train_options *o, marco_status status,
                   const marco_error *error, const marco_train_result *result, double seconds)
 {
-    /* All processes know what went wrong in one; where one is lost, only those that missed it do.
-     */
+    /* All processes know what went wrong in one, and the first tells it: mpirun would end it before
+     * that if another one failed first. Where a process is lost, only those that missed it know. */
     if (!is_first() && status != MARCO_ERROR_NETWORK)
-        return status == MARCO_OK ? EXIT_SUCCESS : EXIT_FAIL;
+        return EXIT_SUCCESS;
     if (status == MARCO_ERROR_CANCELLED) { /* here, or in another process */
         command_fail(self, "%s", error->message);
         return EXIT_INTERRUPTED;

@@ -17,6 +17,20 @@ static inline uint64_t base_random_mix(uint64_t z)
     return z ^ z >> 31;
 }
 
+/* Streams of one seed that is used for several things, a training run's: the use is the topmost
+ * byte, so that none of them meets another's numbers. `number`: below 2^56. */
+typedef enum base_random_use {
+    BASE_RANDOM_DATA,     /* which source a sequence is of, the order of documents */
+    BASE_RANDOM_ADAPTERS, /* what LoRA begins with */
+    BASE_RANDOM_MASKS,    /* experts that are dropped */
+    BASE_RANDOM_WEIGHTS,  /* what a new model begins with */
+} base_random_use;
+
+static inline uint64_t base_random_stream(base_random_use use, uint64_t number)
+{
+    return (uint64_t)use << 56 | number;
+}
+
 /* 64 random bits, number `index` of stream (seed, stream): that of a key mixed from both. */
 uint64_t base_random_u64(uint64_t seed, uint64_t stream, uint64_t index);
 

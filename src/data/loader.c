@@ -9,8 +9,13 @@
 #include "base/random.h"
 #include "data/order.h"
 
-/* Streams of random numbers. */
-enum { CHOICE, ORDER }; /* which source; ORDER + i: the order of source i, a number an epoch */
+/* Streams of random numbers. ORDER + i: of source i, a number an epoch. */
+enum { CHOICE, ORDER };
+
+static uint64_t stream_of(uint64_t number)
+{
+    return base_random_stream(BASE_RANDOM_DATA, number);
+}
 
 /* ---- batches ------------------------------------------------------------------------------- */
 
@@ -179,8 +184,8 @@ data_loader_stats data_loader_counts(const data_loader *loader)
 int64_t data_loader_document(const data_loader *loader, size_t stream)
 {
     const data_stream *s = &loader->streams[stream];
-    uint64_t key =
-        base_random_u64(loader->params.seed, ORDER + (uint64_t)stream, (uint64_t)s->at.epoch);
+    uint64_t key = base_random_u64(loader->params.seed, stream_of(ORDER + (uint64_t)stream),
+                                   (uint64_t)s->at.epoch);
     return (int64_t)data_order(key, (uint64_t)data_set_documents(s->set), (uint64_t)s->at.position);
 }
 
@@ -351,7 +356,7 @@ static marco_status pack_whole(data_loader *loader, size_t k, const slot *row, i
 /* The source of a sequence, from its number alone. */
 static size_t choose(const data_loader *loader, int64_t sequence)
 {
-    double u = base_random_unit(loader->params.seed, CHOICE, (uint64_t)sequence);
+    double u = base_random_unit(loader->params.seed, stream_of(CHOICE), (uint64_t)sequence);
     size_t k = 0;
     while (k + 1 < loader->n_streams && u >= loader->streams[k].until)
         k++;

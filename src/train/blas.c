@@ -13,6 +13,8 @@
 void marco_train_prepare(void)
 {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    /* What a build of it with OpenMP asks, at its first use by each of our threads. */
+    setenv("OMP_NUM_THREADS", "1", 0);
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f") &&
@@ -40,10 +42,13 @@ marco_status train_blas_open(train_blas **out, marco_error *error)
         return base_fail_memory(error, sizeof *blas, "OpenBLAS");
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !blas->library; i++)
         blas->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    enum { WITH_OPENMP = 2 };
     void (*set_threads)(int) = NULL;
+    int (*parallel)(void) = NULL, (*omp_threads)(void) = NULL;
     char *(*core_name)(void) = NULL, *(*config)(void) = NULL;
     if (!blas->library || !find(blas->library, "cblas_sgemm", &blas->sgemm) ||
         !find(blas->library, "openblas_set_num_threads", &set_threads) ||
+        !find(blas->library, "openblas_get_parallel", &parallel) ||
         !find(blas->library, "openblas_get_corename", &core_name) ||
         !find(blas->library, "openblas_get_config", &config)) {
         train_blas_close(blas);
@@ -52,7 +57,21 @@ marco_status train_blas_open(train_blas **out, marco_error *error)
             "training needs OpenBLAS, which was not found; install it (Debian, Ubuntu: "
             "apt install libopenblas0)");
     }
+    /* Of the OpenMP library that it has brought along; what set_threads would change is what this
+     * thread has, the others' stays. */
+    int threads =
+        parallel() == WITH_OPENMP && find(blas->library, "omp_get_max_threads", &omp_threads)
+            ? omp_threads()
+            : 1;
     set_threads(1);
+    if (threads != 1) {
+        train_blas_close(blas);
+        return base_fail(error, MARCO_ERROR_UNSUPPORTED,
+                         "this OpenBLAS was built with OpenMP and would multiply on %d threads in "
+                         "each of training's; set OMP_NUM_THREADS=1, or install a build with "
+                         "threads of its own (Debian, Ubuntu: apt install libopenblas0-pthread)",
+                         threads);
+    }
     int version = 0; /* "OpenBLAS 0.3.21 NO_LAPACKE ..." */
     const char *text = config();
     sscanf(text, "%*s %*s%n", &version);

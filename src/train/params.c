@@ -25,6 +25,11 @@ static bool is_ffn(model_role role)
            role == MODEL_FFN_DOWN;
 }
 
+static bool is_embedding(model_role role)
+{
+    return role == MODEL_TOKEN_EMBD || role == MODEL_OUTPUT;
+}
+
 static bool matches(const train_param *param, const char *pattern)
 {
     model_role role = param->tensor.role;
@@ -37,7 +42,7 @@ static bool matches(const train_param *param, const char *pattern)
     if (strcmp(pattern, "norms") == 0)
         return model_role_is_vector(role);
     if (strcmp(pattern, "embeddings") == 0)
-        return role == MODEL_TOKEN_EMBD || role == MODEL_OUTPUT;
+        return is_embedding(role);
     return fnmatch(pattern, param->name, 0) == 0;
 }
 
@@ -78,7 +83,7 @@ static void list_tensor(const model_config *config, const train_params_choice *c
     }
     param->state = choose_state(param, choice);
     param->decayed = !model_role_is_vector(tensor->role) || choice->decay_norms;
-    if (tensor->role == MODEL_TOKEN_EMBD)
+    if (is_embedding(tensor->role))
         param->decayed = choice->decay_embeddings;
 }
 
@@ -267,11 +272,12 @@ static void begin_adapter(const train_reader *to, const train_param *param, uint
     if (param->adapter != TRAIN_ADAPTER_A)
         return;
     int64_t n = train_param_matrix(param);
+    uint64_t stream = base_random_stream(BASE_RANDOM_ADAPTERS, param->of);
     double bound = 1.0 / sqrt((double)param->tensor.cols);
     for (int64_t mat = 0; mat < param->mats; mat++)
         for (int64_t i = 0; i < n; i++) {
             uint64_t index = (uint64_t)((param->mat0 + mat) * n + i);
-            float x = (float)((2 * base_random_unit(seed, param->of, index) - 1) * bound);
+            float x = (float)((2 * base_random_unit(seed, stream, index) - 1) * bound);
             to->put(to->user, param, mat * n + i, &x, 1);
         }
 }

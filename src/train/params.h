@@ -63,8 +63,8 @@ typedef struct train_params_choice {
     size_t n_train;
     const char *const *freeze; /* [n_freeze] and nothing that one of these matches */
     size_t n_freeze;
-    bool decay_norms, decay_embeddings;
-    int32_t lora_rank; /* 0: none */
+    bool decay_norms, decay_embeddings; /* embeddings: the output's matrix too */
+    int32_t lora_rank;                  /* 0: none */
     double lora_alpha;
     bool lora_attention, lora_experts; /* which matrices (experts: a dense layer's FFN too) */
     uint64_t seed;                     /* of the adapters' beginnings */

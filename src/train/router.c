@@ -23,9 +23,6 @@
 #include "base/random.h"
 #include "train/experts_internal.h"
 
-/* Of the random streams of a run. */
-enum { DROPOUT_STREAM = 0x64726f70 };
-
 /* Keys of experts that are chosen last of all, and of those chosen already. */
 static const float LAST = -FLT_MAX, TAKEN = -INFINITY;
 
@@ -53,7 +50,8 @@ static float draw(const train_sparse *s, int64_t token, float *draws)
 {
     /* Paths are drawn alike on all layers. */
     uint64_t layer = s->routing->dropout == TRAIN_DROP_PATHS ? 0 : (uint64_t)s->layer + 1;
-    uint64_t key = base_random_u64(s->pass->seed, DROPOUT_STREAM, s->pass->pass);
+    uint64_t key =
+        base_random_u64(s->pass->seed, base_random_stream(BASE_RANDOM_MASKS, 0), s->pass->pass);
     key = base_random_u64(key, layer, (uint64_t)(token + 1));
     for (int64_t i = 0; i < s->experts; i++)
         draws[i] =

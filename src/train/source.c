@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/gaussian.h"
 #include "base/memory.h"
+#include "base/random.h"
 
 /* ---- the weights in training --------------------------------------------------------------- */
 
@@ -89,9 +90,6 @@ typedef struct random_source {
     float std;
 } random_source;
 
-/* Streams of the recipe's seed: other uses of it have others in the topmost byte. */
-enum { WEIGHTS = 3 };
-
 static marco_status random_read(model_source *source, size_t index, int64_t mat, int64_t row0,
                                 int64_t n_rows, void *dst, marco_error *error)
 {
@@ -104,7 +102,8 @@ static marco_status random_read(model_source *source, size_t index, int64_t mat,
             out[i] = 1;
         return MARCO_OK;
     }
-    uint64_t stream = (uint64_t)WEIGHTS << 56 | (uint64_t)t->role << 32 | (uint64_t)(t->layer + 1);
+    uint64_t stream =
+        base_random_stream(BASE_RANDOM_WEIGHTS, (uint64_t)t->role << 32 | (uint64_t)(t->layer + 1));
     for (int64_t row = row0; row < row0 + n_rows; row++, out += t->cols)
         base_gaussian_fill(s->gaussian, s->seed, stream,
                            (uint64_t)mat << 32 | (uint64_t)(uint32_t)row, 0, s->std, out, t->cols);

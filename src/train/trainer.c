@@ -315,8 +315,11 @@ static json_t *make_state(trainer *t)
     json_t *bias = json_array();
     for (int32_t i = 0; i < config->n_layers; i++) {
         const train_routing_stats *stats = train_model_routing(t->model, i);
-        json_array_append_new(bias, stats ? train_json_floats(stats->bias, config->n_experts)
-                                          : json_array());
+        json_t *layer = stats ? train_json_floats(stats->bias, config->n_experts) : json_array();
+        if (json_array_append_new(bias, layer) != 0) {
+            json_decref(bias);
+            return NULL;
+        }
     }
     return json_pack("{s:o, s:I, s:o}", "loader", data_loader_state(t->loader), "total_tokens",
                      (json_int_t)t->total_tokens, "router_bias", bias);

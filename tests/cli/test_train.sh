@@ -1,6 +1,8 @@
 #!/bin/sh
+# test_train.sh PROGRAM FOLDER-OF-A-FAKE-OPENBLAS
 # Training: broken off in every way and gone on with, to the same bits; recipes, data and disks that
 # will not do.
+fake=$2
 docs=$(cd "$(dirname "$0")/../../docs" && pwd)/training.md
 . "$(dirname "$0")/common.sh"
 
@@ -381,5 +383,11 @@ sys.exit(not difference < 1e-3)
 PYTHON
     cat out
 fi
+
+# ---- an OpenBLAS with OpenMP, which is as many times as many threads
+
+refuses 1 'OpenMP.* 4 threads.*OMP_NUM_THREADS=1' env LD_LIBRARY_PATH="$fake" OMP_NUM_THREADS=4 \
+    "$marco" train recipe.json --dry-run --to nowhere
+works env -u OMP_NUM_THREADS LD_LIBRARY_PATH="$fake" "$marco" train recipe.json --dry-run --to nowhere
 
 finish

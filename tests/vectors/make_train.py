@@ -212,9 +212,11 @@ def backward(model, routers, job, step):
 
 
 def optimizer_of(model, job):
-    """AdamW whose decay leaves out norms and embeddings."""
-    plain = [p for n, p in model.named_parameters() if p.dim() == 1 or "embed_tokens" in n]
-    others = [p for n, p in model.named_parameters() if p.dim() > 1 and "embed_tokens" not in n]
+    """AdamW whose decay leaves out norms, embeddings and the output's matrix."""
+    plain, others = [], []
+    for name, p in model.named_parameters():
+        bare = p.dim() == 1 or "embed_tokens" in name or "lm_head" in name
+        (plain if bare else others).append(p)
     return torch.optim.AdamW(
         [{"params": plain, "weight_decay": 0.0},
          {"params": others, "weight_decay": job["weight_decay"]}],
