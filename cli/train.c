@@ -2,6 +2,7 @@
 #include <marco/train.h>
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -283,6 +284,7 @@ static int train(const command *self, const struct train_options *o, marco_train
     params->cancelled = cancelled;
     params->user = &s;
     interrupt_catch(INTERRUPT_TWICE_KILLS);
+    signal(SIGPIPE, SIG_IGN); /* training goes on where nobody reads its progress */
     marco_status status = marco_train(params, &result, &error);
     if (s.line)
         fputc('\n', stderr); /* the last step's line stays */

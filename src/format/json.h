@@ -18,8 +18,9 @@ marco_status format_json_text(const char *name, const char *text, size_t size, j
  * maximum length"), and fields that are read as integers refuse them. */
 marco_status format_json_file(const char *path, size_t limit, json_t **out, marco_error *error);
 
-/* One of JSON lines: a line's text, without its end. As format_json_text, but integers become reals,
- * which 64 bits do not bound, unless they are to be `exact`; errors name the column alone. */
+/* One of JSON lines: a line's text, without its end. As format_json_text, but integers become
+ * reals, which 64 bits do not bound, unless they are to be `exact`; errors name the column alone.
+ */
 marco_status format_json_line(const char *text, size_t size, bool exact, json_t **out,
                               marco_error *error);
 

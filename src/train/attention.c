@@ -87,8 +87,8 @@ static void turn_part(void *user, int64_t part, int thread)
     int64_t dim = config->head_dim, row = t->n_heads * dim;
     const float *weight =
         t->weight ? train_weight(ctx->params, t->weight, 0, 0, 1, ctx->scratch[thread]) : NULL;
-    for (int64_t i = part * TOKENS_A_PART; i < (part + 1) * TOKENS_A_PART && i < t->tokens->n;
-         i++) {
+    int64_t end = train_part_end(t->tokens->n, part, TOKENS_A_PART);
+    for (int64_t i = part * TOKENS_A_PART; i < end; i++) {
         int64_t angle = position(t->tokens, i) * (dim / 2);
         for (int64_t head = i * row; head < (i + 1) * row; head += dim) {
             if (weight)
@@ -107,8 +107,8 @@ static void turn_back_part(void *user, int64_t part, int thread)
     const train_context *ctx = t->ctx;
     int64_t dim = ctx->params->config.head_dim, row = t->n_heads * dim;
     float *opposite = ctx->scratch[thread];
-    for (int64_t i = part * TOKENS_A_PART; i < (part + 1) * TOKENS_A_PART && i < t->tokens->n;
-         i++) {
+    int64_t end = train_part_end(t->tokens->n, part, TOKENS_A_PART);
+    for (int64_t i = part * TOKENS_A_PART; i < end; i++) {
         int64_t angle = position(t->tokens, i) * (dim / 2);
         for (int64_t j = 0; j < dim / 2; j++)
             opposite[j] = -ctx->rope_sin[angle + j];
@@ -119,7 +119,7 @@ static void turn_back_part(void *user, int64_t part, int thread)
 
 static void run_parts(base_task_fn fn, turning *t)
 {
-    base_pool_run(t->ctx->pool, fn, t, (t->tokens->n + TOKENS_A_PART - 1) / TOKENS_A_PART);
+    base_pool_run(t->ctx->pool, fn, t, train_parts(t->tokens->n, TOKENS_A_PART));
 }
 
 /* ---- the half layer ------------------------------------------------------------------------ */

@@ -57,7 +57,7 @@ typedef struct tile {
 
 static int64_t query_tiles(const train_attend *a)
 {
-    return (a->tokens->seq_len + QUERIES - 1) / QUERIES;
+    return train_parts(a->tokens->seq_len, QUERIES);
 }
 
 static tile tile_of_queries(const train_attend *a, int64_t seq, int64_t head, int64_t number)

@@ -32,7 +32,19 @@ static bool find(void *library, const char *name, void *function)
     return symbol != NULL;
 }
 
-marco_status train_blas_open(train_blas **out, marco_error *error)
+/* OpenBLAS takes a buffer for each thread that calls it, of at most this size, and does not give up
+ * where there is none. */
+enum { BUFFER_BYTES = 128 << 20 };
+
+static bool has_room(int threads)
+{
+    size_t bytes = (size_t)threads * BUFFER_BYTES;
+    void *probe = base_region_alloc(bytes);
+    base_region_free(probe, bytes);
+    return probe != NULL;
+}
+
+marco_status train_blas_open(int threads, train_blas **out, marco_error *error)
 {
     static const char *const names[] = {"libopenblas.so.0", "libopenblas.so",
                                         "libopenblas.0.dylib"};
@@ -63,6 +75,14 @@ marco_status train_blas_open(train_blas **out, marco_error *error)
         parallel() == WITH_OPENMP && find(blas->library, "omp_get_max_threads", &omp_threads)
             ? omp_threads()
             : 1;
+    if (!has_room(threads)) {
+        train_blas_close(blas);
+        return base_fail(
+            error, MARCO_ERROR_MEMORY,
+            "no memory for OpenBLAS's buffers, %d MiB for each of %d threads; use fewer "
+            "threads, or raise the limit (ulimit -v)",
+            BUFFER_BYTES >> 20, threads);
+    }
     set_threads(1);
     if (threads != 1) {
         train_blas_close(blas);

@@ -17,11 +17,13 @@ struct train_blas {
                   const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
 };
 
-/* MARCO_ERROR_NOT_FOUND, saying how to get it, where there is no OpenBLAS. One built with OpenMP
+/* For so many threads of ours. MARCO_ERROR_NOT_FOUND, saying how to get it, where there is no
+ * OpenBLAS; MARCO_ERROR_MEMORY where there is no address space for the buffers that it takes for
+ * each thread: it would ask for them again and again. One built with OpenMP
  * heeds openblas_set_num_threads in the calling thread alone; in others OMP_NUM_THREADS counts,
  * which marco_train_prepare sets to 1 unless it is set. MARCO_ERROR_UNSUPPORTED where it multiplies
  * on several threads all the same. */
-marco_status train_blas_open(train_blas **out, marco_error *error);
+marco_status train_blas_open(int threads, train_blas **out, marco_error *error);
 void train_blas_close(train_blas *blas); /* NULL is allowed */
 
 /* C [m, n] = alpha * op(A) [m, k] op(B) [k, n] + beta * C, all row-major with the given distances

@@ -181,7 +181,7 @@ static int owner_of(const train_context *ctx, const train_param *p, train_part p
     *end = INT64_MAX;
     if (part == TRAIN_PART_VALUE || part == TRAIN_PART_BASE)
         return (int)column;
-    int sharers = comm->size[own ? TRAIN_REPLICAS : TRAIN_WORLD];
+    int sharers = comm->size[train_section_group(p->section)];
     int64_t share = ctx->params->sections[p->section].trained / sharers;
     int64_t rank = at / share;
     *end = (rank + 1) * share;

@@ -40,8 +40,6 @@ typedef struct train_comm train_comm;
 typedef struct train_comm_ops {
     /* data[i] = sum over ranks; in place. For few numbers: each rank sends all of its own to all
      * others. */
-    marco_status (*all_reduce_f32)(train_comm *c, train_group group, float *data, int64_t n,
-                                   marco_error *error);
     marco_status (*all_reduce_f64)(train_comm *c, train_group group, double *data, int64_t n,
                                    marco_error *error);
     marco_status (*all_reduce_i64)(train_comm *c, train_group group, int64_t *data, int64_t n,
@@ -73,7 +71,6 @@ struct train_comm {
     int rank[TRAIN_GROUP_END], size[TRAIN_GROUP_END];
     int sharers;                      /* processes that may use this one's processors, itself too */
     uint64_t sent[TRAIN_TRAFFIC_END]; /* bytes, since the run began */
-    uint64_t calls[TRAIN_TRAFFIC_END];
     uint64_t *words; /* [processes] of agree and settle, which must not fail for want of memory */
     bool lost;       /* a collective has failed: the others cannot be reached any more */
 };

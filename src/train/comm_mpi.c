@@ -58,7 +58,6 @@ static marco_status check(train_comm *c, int code, marco_error *error)
 static void count(train_comm *c, train_traffic kind, uint64_t bytes)
 {
     c->sent[kind] += bytes;
-    c->calls[kind]++;
 }
 
 /* What all others are to have of this rank's. */
@@ -193,12 +192,6 @@ static marco_status all_reduce(train_comm *c, train_group group, uint8_t *data, 
         memcpy(data + at * each, m->parts, bytes);
     }
     return MARCO_OK;
-}
-
-static marco_status all_reduce_f32(train_comm *c, train_group group, float *data, int64_t n,
-                                   marco_error *error)
-{
-    return all_reduce(c, group, (uint8_t *)data, n, sizeof *data, add_f32, error);
 }
 
 static marco_status all_reduce_f64(train_comm *c, train_group group, double *data, int64_t n,
@@ -381,7 +374,6 @@ static void close_mpi(train_comm *c)
 }
 
 static const train_comm_ops OPS = {
-    .all_reduce_f32 = all_reduce_f32,
     .all_reduce_f64 = all_reduce_f64,
     .all_reduce_i64 = all_reduce_i64,
     .reduce_scatter_f32 = reduce_scatter_f32,

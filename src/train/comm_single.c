@@ -5,8 +5,8 @@
 #include "base/memory.h"
 #include "train/comm.h"
 
-static marco_status all_reduce_f32(train_comm *c, train_group group, float *data, int64_t n,
-                                   marco_error *error)
+static marco_status reduce_scatter_f32(train_comm *c, train_group group, float *data, int64_t n,
+                                       marco_error *error)
 {
     (void)c, (void)group, (void)data, (void)n, (void)error;
     return MARCO_OK;
@@ -70,10 +70,9 @@ static void close_single(train_comm *c)
 }
 
 const train_comm_ops train_comm_single_ops = {
-    .all_reduce_f32 = all_reduce_f32,
     .all_reduce_f64 = all_reduce_f64,
     .all_reduce_i64 = all_reduce_i64,
-    .reduce_scatter_f32 = all_reduce_f32,
+    .reduce_scatter_f32 = reduce_scatter_f32,
     .all_gather = all_gather,
     .all_to_all_i64 = all_to_all_i64,
     .all_to_all_rows = all_to_all_rows,

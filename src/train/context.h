@@ -6,6 +6,7 @@
 #include "kernels/kernels.h"
 #include "train/blas.h"
 #include "train/params.h"
+#include "train/parts.h"
 
 /* Activations come from one region, laid out by running the same code twice: first with `base`
  * NULL, which counts (and is the whole of --dry-run), then for real. */
@@ -45,9 +46,8 @@ typedef struct train_context {
     base_pool *pool;
     const kern_table *kern;
     const train_blas *blas;
-    int threads;
-    float **scratch;        /* [threads] of scratch_floats each, 64-byte aligned */
-    int64_t scratch_floats; /* at least what each operation's _scratch function asks for */
+    float **scratch; /* [threads] of at least what each operation's _scratch function asks for,
+                        64-byte aligned */
     const float *rope_cos, *rope_sin; /* [seq_len, head_dim / 2] */
 } train_context;
 

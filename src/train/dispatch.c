@@ -101,18 +101,24 @@ static marco_status grow_room(train_room *room, const model_config *config, int6
 static marco_status grow_saved(train_experts_saved *saved, int64_t width, int64_t rows,
                                marco_error *error)
 {
-    if (rows <= saved->rows_capacity)
+    if (rows <= saved->rows_capacity || rows <= saved->grown->rows)
         return MARCO_OK;
     int64_t capacity = capacity_for(rows);
     size_t bytes = (size_t)(2 * capacity * width) * sizeof(float);
-    base_free(saved->grown);
-    saved->grown = base_alloc_aligned(bytes);
-    saved->rows_capacity = saved->grown ? capacity : 0;
-    if (!saved->grown)
+    train_experts_grown_release(saved->grown);
+    saved->grown->memory = base_alloc_aligned(bytes);
+    if (!saved->grown->memory)
         return base_fail_memory(error, bytes, "rows that came to this process's experts");
-    saved->gate = saved->grown;
-    saved->up = saved->gate + capacity * width;
+    saved->grown->rows = capacity;
     return MARCO_OK;
+}
+
+/* Anew in each pass: another layer may have let the shared room grow, and moved it. */
+void train_saved_place(train_experts_saved *saved, int64_t width)
+{
+    bool fits = saved->n_rows <= saved->rows_capacity;
+    saved->gate = fits ? saved->room : saved->grown->memory;
+    saved->up = saved->gate + (fits ? saved->rows_capacity : saved->grown->rows) * width;
 }
 
 marco_status train_dispatch_announce(const train_sparse *s, marco_error *error)

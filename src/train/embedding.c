@@ -17,7 +17,7 @@ static void forward_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const embedding *e = user;
-    int64_t end = (part + 1) * TOKENS < e->tokens->n ? (part + 1) * TOKENS : e->tokens->n;
+    int64_t end = train_part_end(e->tokens->n, part, TOKENS);
     for (int64_t t = part * TOKENS; t < end; t++) {
         float *out = e->out + t * e->cols;
         const float *w = train_weight(e->ctx->params, e->weight, 0, e->tokens->ids[t], 1, out);
@@ -44,7 +44,7 @@ void train_embedding(const train_context *ctx, const train_tokens *tokens, float
                    .tokens = tokens,
                    .out = out,
                    .cols = ctx->params->config.n_embd};
-    base_pool_run(ctx->pool, forward_part, &e, (tokens->n + TOKENS - 1) / TOKENS);
+    base_pool_run(ctx->pool, forward_part, &e, train_parts(tokens->n, TOKENS));
 }
 
 void train_embedding_back(const train_context *ctx, const train_tokens *tokens, const float *d)
@@ -57,5 +57,5 @@ void train_embedding_back(const train_context *ctx, const train_tokens *tokens, 
                    .d = d,
                    .cols = ctx->params->config.n_embd};
     if (e.grad)
-        base_pool_run(ctx->pool, back_part, &e, (e.cols + COLS - 1) / COLS);
+        base_pool_run(ctx->pool, back_part, &e, train_parts(e.cols, COLS));
 }

@@ -9,19 +9,17 @@ enum { LINE = 16 /* floats */ };
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-void train_experts_save(const model_config *config, const train_comm *comm, int64_t n_tokens,
+void train_experts_save(const model_config *config, int64_t n_tokens, train_experts_grown *grown,
                         train_arena *arena, train_experts_saved *saved)
 {
-    (void)comm;
     int64_t experts = config->n_experts, used = config->n_experts_used;
     int64_t rows = n_tokens * used;
-    *saved = (train_experts_saved){.rows_capacity = rows};
+    *saved = (train_experts_saved){.rows_capacity = rows, .grown = grown};
     saved->probs = train_arena_floats(arena, n_tokens * experts);
     saved->lse = train_arena_floats(arena, n_tokens);
     saved->chosen = train_arena_take(arena, rows, sizeof *saved->chosen);
     saved->weight = train_arena_floats(arena, rows);
-    saved->gate = train_arena_floats(arena, rows * config->expert_dim);
-    saved->up = train_arena_floats(arena, rows * config->expert_dim);
+    saved->room = train_arena_floats(arena, 2 * rows * config->expert_dim);
     saved->counts = train_arena_take(arena, 2 * experts, sizeof *saved->counts);
 }
 
@@ -30,7 +28,7 @@ train_experts_work *train_experts_plan(const model_config *config, const train_c
 {
     int64_t embd = config->n_embd, experts = config->n_experts;
     int64_t pairs = n_tokens * config->n_experts_used;
-    int64_t blocks = train_blocks(n_tokens, TRAIN_TOKEN_BLOCK);
+    int64_t blocks = train_parts(n_tokens, TRAIN_TOKEN_BLOCK);
     train_experts_work work = {0}, *out = train_arena_take(arena, 1, sizeof work);
     work.normed = train_arena_floats(arena, n_tokens * embd);
     work.dnormed = train_arena_floats(arena, n_tokens * embd);
@@ -59,13 +57,12 @@ int64_t train_experts_scratch(const model_config *config)
     return router > grouped ? router : grouped;
 }
 
-void train_experts_saved_release(train_experts_saved *saved)
+void train_experts_grown_release(train_experts_grown *grown)
 {
-    if (!saved)
+    if (!grown)
         return;
-    base_free(saved->grown);
-    saved->grown = NULL;
-    saved->rows_capacity = 0;
+    base_free(grown->memory);
+    *grown = (train_experts_grown){0};
 }
 
 void train_experts_work_release(train_experts_work *work)
@@ -172,7 +169,7 @@ static void pack_part(void *user, int64_t part, int thread)
     const packing *p = user;
     const train_sparse *s = p->s;
     int64_t row0 = part * TRAIN_TOKEN_BLOCK;
-    int64_t n = s->pairs - row0 < TRAIN_TOKEN_BLOCK ? s->pairs - row0 : TRAIN_TOKEN_BLOCK;
+    int64_t n = train_span(s->pairs, row0, TRAIN_TOKEN_BLOCK);
     train_gather(p->x, s->embd, s->work->token, p->scale, row0, n, 0, s->embd,
                  s->work->rows + row0 * s->embd);
 }
@@ -181,7 +178,7 @@ static marco_status send_rows(const train_sparse *s, const float *x, const float
                               float *arrived, marco_error *error)
 {
     packing p = {s, x, scale};
-    base_pool_run(s->ctx->pool, pack_part, &p, train_blocks(s->pairs, TRAIN_TOKEN_BLOCK));
+    base_pool_run(s->ctx->pool, pack_part, &p, train_parts(s->pairs, TRAIN_TOKEN_BLOCK));
     return train_dispatch_send(s, s->work->rows, arrived, s->embd, error);
 }
 
@@ -191,7 +188,7 @@ static void combine_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const train_sparse *s = user;
-    int64_t end = (part + 1) * TRAIN_TOKEN_BLOCK < s->n ? (part + 1) * TRAIN_TOKEN_BLOCK : s->n;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->out + t * s->embd;
         memcpy(out, s->x + t * s->embd, (size_t)s->embd * sizeof *out);
@@ -206,12 +203,14 @@ static marco_status run_experts(const train_sparse *s, marco_error *error)
     if (!has_several(s)) {
         train_grouped g = grouped(s);
         s->saved->n_rows = s->pairs;
+        train_saved_place(s->saved, s->width);
         train_grouped_forward(&g);
         return MARCO_OK;
     }
     marco_status status = train_dispatch_announce(s, error);
     if (status)
         return status;
+    train_saved_place(s->saved, s->width);
     train_dispatch_arrange(s);
     train_grouped g = grouped(s);
     status = send_rows(s, s->work->normed, NULL, s->work->room.x, error);
@@ -240,7 +239,7 @@ marco_status train_experts(const train_context *ctx, int32_t layer, const train_
     if (!status)
         status = run_experts(&s, error);
     if (!status)
-        base_pool_run(ctx->pool, combine_part, &s, train_blocks(s.n, TRAIN_TOKEN_BLOCK));
+        base_pool_run(ctx->pool, combine_part, &s, train_parts(s.n, TRAIN_TOKEN_BLOCK));
     return status;
 }
 
@@ -250,7 +249,7 @@ static void sum_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const train_sparse *s = user;
-    int64_t end = (part + 1) * TRAIN_TOKEN_BLOCK < s->n ? (part + 1) * TRAIN_TOKEN_BLOCK : s->n;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     for (int64_t t = part * TRAIN_TOKEN_BLOCK; t < end; t++) {
         float *out = s->work->dnormed + t * s->embd;
         memset(out, 0, (size_t)s->embd * sizeof *out);
@@ -296,7 +295,7 @@ marco_status train_experts_back(const train_context *ctx, int32_t layer, const t
     marco_status status = run_experts_back(&s, error);
     if (status)
         return status;
-    base_pool_run(ctx->pool, sum_part, &s, train_blocks(s.n, TRAIN_TOKEN_BLOCK));
+    base_pool_run(ctx->pool, sum_part, &s, train_parts(s.n, TRAIN_TOKEN_BLOCK));
     train_router_back(&s);
     train_linear_back(ctx, param_of(&s, MODEL_ROUTER), 0, work->normed, saved->probs, s.n,
                       work->dnormed, true);

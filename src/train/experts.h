@@ -60,6 +60,13 @@ typedef struct train_routing_stats {
     float *bias; /* [X] added to probabilities for the choice alone; zeros */
 } train_routing_stats;
 
+/* Room for gate and up where the arena's is too small; of one layer, or of all that share what they
+ * save. */
+typedef struct train_experts_grown {
+    float *memory; /* gate of `rows` rows, then up */
+    int64_t rows;
+} train_experts_grown;
+
 typedef struct train_experts_saved {
     float *probs;     /* [T, X] softmax; the backward pass leaves its gradients here */
     float *lse;       /* [T] */
@@ -67,24 +74,26 @@ typedef struct train_experts_saved {
     float *weight;    /* [T, K] after renormalisation */
     float *gate, *up; /* rows that this process's experts got, [rows, F] each, sorted by expert; the
                          backward pass leaves their gradients here */
-    int64_t n_rows, rows_capacity;
+    int64_t n_rows;
+    float *room; /* the arena's for gate and up, of rows_capacity rows each */
+    int64_t rows_capacity;
+    train_experts_grown *grown;
     int64_t *counts; /* [2, X]: rows for each expert of the model; rows that came from each process
                         for each expert held here */
-    void *grown;     /* memory of gate and up where the arena's was too small */
 } train_experts_saved;
 
 typedef struct train_experts_work train_experts_work;
 
 /* As in attention.h. With one process in TRAIN_EXPERTS there are exactly T * K rows; with several
  * room grows where a process gets more than its share (outside the arena). */
-void train_experts_save(const model_config *config, const train_comm *comm, int64_t n_tokens,
+void train_experts_save(const model_config *config, int64_t n_tokens, train_experts_grown *grown,
                         train_arena *arena, train_experts_saved *saved);
 train_experts_work *train_experts_plan(const model_config *config, const train_comm *comm,
                                        int64_t n_tokens, train_arena *arena);
 int64_t train_experts_scratch(const model_config *config); /* floats a thread */
 
 /* Give back what was taken outside the arena. NULL is allowed. */
-void train_experts_saved_release(train_experts_saved *saved);
+void train_experts_grown_release(train_experts_grown *grown);
 void train_experts_work_release(train_experts_work *work);
 
 /* x [T, E] -> out [T, E], two different buffers. Padding goes to no expert, out = x, and is in no

@@ -74,11 +74,6 @@ static inline bool train_is_padding(const train_tokens *tokens, int64_t t)
     return tokens->lengths && t % tokens->seq_len >= tokens->lengths[t / tokens->seq_len];
 }
 
-static inline int64_t train_blocks(int64_t n, int64_t block)
-{
-    return (n + block - 1) / block;
-}
-
 /* ---- router.c: scores, choices and their gradients ------------------------------------------ */
 
 int64_t train_router_scratch(const model_config *config); /* floats a thread */
@@ -99,6 +94,9 @@ void train_dispatch_sort(const train_sparse *s);
 
 /* Tells the processes what comes to them and makes room for it. */
 marco_status train_dispatch_announce(const train_sparse *s, marco_error *error);
+
+/* Where gate and up of saved->n_rows rows are, there being room. */
+void train_saved_place(train_experts_saved *saved, int64_t width);
 
 /* From saved->counts, the order of the rows held here: work->first's second half, room.from and
  * work->traffic. */

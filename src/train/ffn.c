@@ -12,8 +12,7 @@ typedef struct swiglu {
 
 static int64_t block_size(const swiglu *s, int64_t part)
 {
-    int64_t left = s->n - part * BLOCK;
-    return left < BLOCK ? left : BLOCK;
+    return train_span(s->n, part * BLOCK, BLOCK);
 }
 
 static void forward_part(void *user, int64_t part, int thread)
@@ -35,7 +34,7 @@ static void back_part(void *user, int64_t part, int thread)
 
 static void run(base_task_fn fn, swiglu *s)
 {
-    base_pool_run(s->ctx->pool, fn, s, (s->n + BLOCK - 1) / BLOCK);
+    base_pool_run(s->ctx->pool, fn, s, train_parts(s->n, BLOCK));
 }
 
 void train_ffn_save(const model_config *config, int64_t n_tokens, train_arena *arena,

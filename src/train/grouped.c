@@ -67,7 +67,7 @@ static void list_parts(train_grouped *g, int64_t min, int64_t max, bool whole)
         train_row_part all = {e, g->first[e], g->first[e + 1] - g->first[e]};
         if (all.n < min || all.n > max)
             continue;
-        int64_t n = whole ? 1 : train_blocks(all.n, BLOCK);
+        int64_t n = whole ? 1 : train_parts(all.n, BLOCK);
         for (int64_t i = 0; i < n; i++)
             parts[g->n_parts++] = piece(all, i, n);
     }
@@ -194,7 +194,7 @@ static void back_whole(void *user, int64_t part, int thread)
     const train_grouped *g = user;
     train_row_part whole = g->s->work->room.parts[part];
     places at = places_of(g, thread);
-    int64_t pieces = train_blocks(whole.n, back_block(g));
+    int64_t pieces = train_parts(whole.n, back_block(g));
     for (int64_t i = 0; i < pieces; i++) {
         train_row_part p = piece(whole, i, pieces);
         gather_d(g, p, 0, g->s->embd, at.d);
@@ -219,12 +219,12 @@ static void back_large_hidden(void *user, int64_t part, int thread)
 static void back_large_matrices(void *user, int64_t part, int thread)
 {
     const train_grouped *g = user;
-    int64_t slices = train_blocks(g->s->embd, GRAD_COLS);
+    int64_t slices = train_parts(g->s->embd, GRAD_COLS);
     train_row_part whole = g->s->work->room.parts[part / slices];
     int64_t c0 = part % slices * GRAD_COLS;
-    int64_t cols = g->s->embd - c0 < GRAD_COLS ? g->s->embd - c0 : GRAD_COLS;
+    int64_t cols = train_span(g->s->embd, c0, GRAD_COLS);
     places at = places_of(g, thread);
-    int64_t pieces = train_blocks(whole.n, back_block(g));
+    int64_t pieces = train_parts(whole.n, back_block(g));
     for (int64_t i = 0; i < pieces; i++) {
         train_row_part p = piece(whole, i, pieces);
         gather_x(g, p, c0, cols, at.x);
@@ -248,7 +248,7 @@ void train_grouped_back(train_grouped *g)
     if (!is_frozen(g)) {
         list_parts(g, WHOLE_ROWS + 1, INT64_MAX, true);
         base_pool_run(pool, back_large_matrices, g,
-                      g->n_parts * train_blocks(g->s->embd, GRAD_COLS));
+                      g->n_parts * train_parts(g->s->embd, GRAD_COLS));
         list_parts(g, WHOLE_ROWS + 1, INT64_MAX, false);
     }
     base_pool_run(pool, back_large_input, g, g->n_parts);

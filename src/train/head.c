@@ -29,13 +29,13 @@ typedef struct head {
 
 static int64_t range_rows(int64_t n_vocab)
 {
-    int64_t rows = (n_vocab + RANGES - 1) / RANGES;
+    int64_t rows = train_parts(n_vocab, RANGES);
     return rows < LEAST_RANGE ? LEAST_RANGE : rows;
 }
 
 static int64_t ranges_of(int64_t n_vocab)
 {
-    return (n_vocab + range_rows(n_vocab) - 1) / range_rows(n_vocab);
+    return train_parts(n_vocab, range_rows(n_vocab));
 }
 
 static int64_t block_rows(int64_t n_vocab, int64_t n_tokens)
@@ -86,7 +86,7 @@ double train_cross_entropy(void *user, const train_context *ctx, float *logits, 
 static void logits_part(void *user, int64_t part, int thread)
 {
     const head *h = user;
-    int64_t r0 = part * ROWS, n = h->n_vocab - r0 < ROWS ? h->n_vocab - r0 : ROWS;
+    int64_t r0 = part * ROWS, n = train_span(h->n_vocab, r0, ROWS);
     const float *w = train_weight(h->ctx->params, h->weight, 0, r0, n, h->ctx->scratch[thread]);
     train_gemm(h->ctx->blas, false, true, h->n, n, h->n_embd, 1, h->work->x, h->n_embd, w,
                h->n_embd, 0, h->work->logits + r0, h->n_vocab);
@@ -111,7 +111,7 @@ static void back_part(void *user, int64_t part, int thread)
     end = end < h->n_vocab ? end : h->n_vocab;
     float *grad = train_grad(h->ctx->params, h->weight, 0);
     for (int64_t r0 = first; r0 < end; r0 += ROWS) {
-        int64_t n = end - r0 < ROWS ? end - r0 : ROWS;
+        int64_t n = train_span(end, r0, ROWS);
         const float *d = h->work->logits + r0;
         const float *w = train_weight(h->ctx->params, h->weight, 0, r0, n, h->ctx->scratch[thread]);
         train_gemm(h->ctx->blas, false, false, h->n, h->n_embd, n, 1, d, h->n_vocab, w, h->n_embd,
@@ -126,7 +126,7 @@ static void sum_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const head *h = user;
-    int64_t end = (part + 1) * SUM_ROWS < h->n ? (part + 1) * SUM_ROWS : h->n;
+    int64_t end = train_part_end(h->n, part, SUM_ROWS);
     for (int64_t i = part * SUM_ROWS; i < end; i++) {
         float *dn = h->work->dn + h->rows[i] * h->n_embd;
         for (int64_t r = 0; r < ranges_of(h->n_vocab); r++)
@@ -143,12 +143,12 @@ static void run_block(head *h)
     for (int64_t i = 0; i < h->n; i++)
         memcpy(h->work->x + i * h->n_embd, h->work->n + h->rows[i] * h->n_embd,
                (size_t)h->n_embd * sizeof(float));
-    base_pool_run(pool, logits_part, h, (h->n_vocab + ROWS - 1) / ROWS);
+    base_pool_run(pool, logits_part, h, train_parts(h->n_vocab, ROWS));
     base_pool_run(pool, objective_part, h, h->n);
     if (!h->gradient)
         return;
     base_pool_run(pool, back_part, h, ranges_of(h->n_vocab));
-    base_pool_run(pool, sum_part, h, (h->n + SUM_ROWS - 1) / SUM_ROWS);
+    base_pool_run(pool, sum_part, h, train_parts(h->n, SUM_ROWS));
 }
 
 void train_head(const train_context *ctx, const train_tokens *tokens,
@@ -182,7 +182,7 @@ void train_head(const train_context *ctx, const train_tokens *tokens,
     }
     for (int64_t i = 0; i < n_rows; i += work->block) {
         h.rows = work->rows + i;
-        h.n = n_rows - i < work->block ? n_rows - i : work->block;
+        h.n = train_span(n_rows, i, work->block);
         run_block(&h);
     }
     if (d)

@@ -32,22 +32,12 @@ static linear linear_of(const train_context *ctx, const train_param *w, int64_t 
                     .add = add};
 }
 
-static int64_t parts_of(int64_t n, int64_t step)
-{
-    return (n + step - 1) / step;
-}
-
-static int64_t span(int64_t n, int64_t at, int64_t step)
-{
-    return n - at < step ? n - at : step;
-}
-
 static void forward_part(void *user, int64_t part, int thread)
 {
     const linear *l = user;
-    int64_t row_parts = parts_of(l->rows, ROWS);
+    int64_t row_parts = train_parts(l->rows, ROWS);
     int64_t t0 = part / row_parts * TOKENS, r0 = part % row_parts * ROWS;
-    int64_t nt = span(l->n, t0, TOKENS), nr = span(l->rows, r0, ROWS);
+    int64_t nt = train_span(l->n, t0, TOKENS), nr = train_span(l->rows, r0, ROWS);
     const float *w = train_weight(l->ctx->params, l->w, l->mat, r0, nr, l->ctx->scratch[thread]);
     train_gemm(l->ctx->blas, false, true, nt, nr, l->cols, 1, l->x + t0 * l->cols, l->cols, w,
                l->cols, l->add ? 1 : 0, l->y + t0 * l->rows + r0, l->rows);
@@ -58,15 +48,15 @@ void train_linear(const train_context *ctx, const train_param *w, int64_t mat, c
 {
     linear l = linear_of(ctx, w, mat, x, n, add);
     l.y = y;
-    base_pool_run(ctx->pool, forward_part, &l, parts_of(n, TOKENS) * parts_of(l.rows, ROWS));
+    base_pool_run(ctx->pool, forward_part, &l, train_parts(n, TOKENS) * train_parts(l.rows, ROWS));
 }
 
 static void back_input_part(void *user, int64_t part, int thread)
 {
     const linear *l = user;
-    int64_t t0 = part * BACK_TOKENS, nt = span(l->n, t0, BACK_TOKENS);
+    int64_t t0 = part * BACK_TOKENS, nt = train_span(l->n, t0, BACK_TOKENS);
     for (int64_t r0 = 0; r0 < l->rows; r0 += ROWS) {
-        int64_t nr = span(l->rows, r0, ROWS);
+        int64_t nr = train_span(l->rows, r0, ROWS);
         const float *w =
             train_weight(l->ctx->params, l->w, l->mat, r0, nr, l->ctx->scratch[thread]);
         train_gemm(l->ctx->blas, false, false, nt, l->cols, nr, 1, l->dy + t0 * l->rows + r0,
@@ -76,19 +66,19 @@ static void back_input_part(void *user, int64_t part, int thread)
 
 static void back_weight_part(const linear *l, int64_t part)
 {
-    int64_t col_parts = parts_of(l->cols, GRAD_COLS);
+    int64_t col_parts = train_parts(l->cols, GRAD_COLS);
     int64_t r0 = part / col_parts * GRAD_ROWS, c0 = part % col_parts * GRAD_COLS;
     float *grad = train_grad(l->ctx->params, l->w, l->mat);
-    train_gemm(l->ctx->blas, true, false, span(l->rows, r0, GRAD_ROWS),
-               span(l->cols, c0, GRAD_COLS), l->n, 1, l->dy + r0, l->rows, l->x + c0, l->cols, 1,
-               grad + r0 * l->cols + c0, l->cols);
+    train_gemm(l->ctx->blas, true, false, train_span(l->rows, r0, GRAD_ROWS),
+               train_span(l->cols, c0, GRAD_COLS), l->n, 1, l->dy + r0, l->rows, l->x + c0, l->cols,
+               1, grad + r0 * l->cols + c0, l->cols);
 }
 
 /* Both kinds of parts in one list: one wait for the threads instead of two. */
 static void back_part(void *user, int64_t part, int thread)
 {
     const linear *l = user;
-    int64_t inputs = l->dx ? parts_of(l->n, BACK_TOKENS) : 0;
+    int64_t inputs = l->dx ? train_parts(l->n, BACK_TOKENS) : 0;
     if (part < inputs)
         back_input_part(user, part, thread);
     else
@@ -101,9 +91,9 @@ void train_linear_back(const train_context *ctx, const train_param *w, int64_t m
     linear l = linear_of(ctx, w, mat, x, n, add);
     l.dy = dy;
     l.dx = dx;
-    int64_t parts = dx ? parts_of(n, BACK_TOKENS) : 0;
+    int64_t parts = dx ? train_parts(n, BACK_TOKENS) : 0;
     if (x && train_grad(ctx->params, w, mat))
-        parts += parts_of(l.rows, GRAD_ROWS) * parts_of(l.cols, GRAD_COLS);
+        parts += train_parts(l.rows, GRAD_ROWS) * train_parts(l.cols, GRAD_COLS);
     base_pool_run(ctx->pool, back_part, &l, parts);
 }
 

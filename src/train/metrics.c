@@ -21,6 +21,7 @@ static bool ends_whole(FILE *file)
     if (fseek(file, -1, SEEK_END) != 0)
         return true; /* empty */
     int last = fgetc(file);
+    fseek(file, 0, SEEK_END); /* between reading and writing there must be one */
     return last == '\n' || last == EOF;
 }
 

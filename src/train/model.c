@@ -13,6 +13,7 @@ typedef struct train_layer {
     train_attention_saved attention;
     train_experts_saved experts;
     train_ffn_saved ffn;
+    train_experts_grown grown; /* the first layer's is all layers' with recomputation */
     train_routing_stats stats;
 } train_layer;
 
@@ -56,18 +57,17 @@ static int64_t scratch_floats(const model_config *config, int64_t lora_scratch)
     return (most + 15) / 16 * 16;
 }
 
-static void save_half(const model_config *config, const train_comm *comm, int64_t n, int32_t i,
+static void save_half(const model_config *config, int64_t n, int32_t i, train_experts_grown *grown,
                       train_arena *arena, train_layer *l)
 {
     if (config->layer_sparse[i])
-        train_experts_save(config, comm, n, arena, &l->experts);
+        train_experts_save(config, n, grown, arena, &l->experts);
     else
         train_ffn_save(config, n, arena, &l->ffn);
 }
 
 /* With recomputation the layers share what one layer saves. */
-static void layout_layers(train_model *m, const model_config *config, const train_comm *comm,
-                          train_arena *arena)
+static void layout_layers(train_model *m, const model_config *config, train_arena *arena)
 {
     int64_t n = m->params.n_seqs * m->params.seq_len;
     train_arena shared = *arena;
@@ -78,7 +78,7 @@ static void layout_layers(train_model *m, const model_config *config, const trai
             at = &again;
         train_layer *l = &m->layers[i];
         train_attention_save(config, n, at, &l->attention);
-        save_half(config, comm, n, i, at, l);
+        save_half(config, n, i, &m->layers[m->params.recompute ? 0 : i].grown, at, l);
         l->mid = train_arena_floats(at, n * config->n_embd);
         most = at->used > most ? at->used : most;
     }
@@ -103,7 +103,7 @@ static void layout(train_model *m, const model_config *config, const train_comm 
             stats->bias = train_arena_floats(arena, config->n_experts);
         }
     }
-    layout_layers(m, config, comm, arena);
+    layout_layers(m, config, arena);
     m->attention = train_attention_plan(config, n, arena);
     if (any_layer(config, true))
         m->experts = train_experts_plan(config, comm, n, arena);
@@ -159,13 +159,8 @@ marco_status train_model_create(train_params *weights, train_comm *comm, base_po
         return base_fail_memory(error, sizeof *m, "training");
     m->params = *params;
     int64_t scratch = scratch_floats(config, train_lora_scratch(weights));
-    m->ctx = (train_context){.params = weights,
-                             .comm = comm,
-                             .pool = pool,
-                             .kern = kern_table_get(NULL),
-                             .blas = blas,
-                             .threads = threads,
-                             .scratch_floats = scratch};
+    m->ctx = (train_context){
+        .params = weights, .comm = comm, .pool = pool, .kern = kern_table_get(NULL), .blas = blas};
     m->region_bytes = train_model_bytes(config, comm, params, threads, train_lora_scratch(weights));
     m->layers = base_calloc((size_t)config->n_layers, sizeof *m->layers);
     m->ctx.scratch = base_calloc((size_t)threads, sizeof *m->ctx.scratch);
@@ -194,7 +189,7 @@ void train_model_free(train_model *model)
     if (!model)
         return;
     for (int32_t i = 0; model->layers && i < model->ctx.params->config.n_layers; i++)
-        train_experts_saved_release(&model->layers[i].experts);
+        train_experts_grown_release(&model->layers[i].grown);
     train_experts_work_release(model->experts);
     base_region_free(model->region, model->region_bytes);
     base_free(model->ctx.scratch);
@@ -291,14 +286,19 @@ marco_status train_model_losses(train_model *model, const train_tokens *tokens,
     return status;
 }
 
+double train_flops(const model_config *config, double tokens, double keys)
+{
+    /* Of attention forward two products of heads * keys, backward four; each a multiplication and
+     * an addition. */
+    double heads = (double)config->n_heads * config->head_dim;
+    return 6 * (double)model_config_active_params(config) * tokens +
+           12 * heads * keys * config->n_layers;
+}
+
 double train_model_flops(const model_config *config, const train_tokens *tokens)
 {
     double keys = 0; /* that all tokens see */
     for (int64_t t = 0; t < tokens->n; t++)
         keys += (double)(t % tokens->seq_len - tokens->starts[t] + 1);
-    double heads = (double)config->n_heads * config->head_dim;
-    /* Forward two products of heads * keys, backward four; each a multiplication and an addition.
-     */
-    return 6.0 * (double)model_config_active_params(config) * (double)tokens->n +
-           12.0 * heads * keys * config->n_layers;
+    return train_flops(config, (double)tokens->n, keys);
 }

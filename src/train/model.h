@@ -45,8 +45,10 @@ marco_status train_model_losses(train_model *model, const train_tokens *tokens,
                                 const train_objective *objective, double *losses,
                                 marco_error *error);
 
-/* Operations of a step on all these tokens, forward and back, as FLOPs are counted for shares of a
- * roof: 6 * active parameters a token, and attention over the keys that each token sees. */
+/* Operations on so many tokens, forward and back, as FLOPs are counted for shares of a roof: 6 *
+ * active parameters a token, and attention over the keys that the tokens see, `keys` in all. */
+double train_flops(const model_config *config, double tokens, double keys);
+/* The same of these tokens. */
 double train_model_flops(const model_config *config, const train_tokens *tokens);
 
 #endif

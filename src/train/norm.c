@@ -11,23 +11,12 @@ typedef struct norm {
     int64_t n, cols;
 } norm;
 
-static int64_t blocks(int64_t n)
-{
-    return (n + BLOCK - 1) / BLOCK;
-}
-
-static int64_t block_end(const norm *a, int64_t part)
-{
-    int64_t end = (part + 1) * BLOCK;
-    return end < a->n ? end : a->n;
-}
-
 static void forward_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const norm *a = user;
     float eps = (float)a->ctx->params->config.rms_eps;
-    for (int64_t i = part * BLOCK; i < block_end(a, part); i++)
+    for (int64_t i = part * BLOCK; i < train_part_end(a->n, part, BLOCK); i++)
         a->ctx->kern->rmsnorm(a->x + i * a->cols, a->weight, a->out + i * a->cols, a->cols, eps);
 }
 
@@ -39,7 +28,7 @@ static void back_part(void *user, int64_t part, int thread)
     float *dweight = a->partial ? a->partial + part * a->cols : NULL;
     if (dweight)
         memset(dweight, 0, (size_t)a->cols * sizeof *dweight);
-    for (int64_t i = part * BLOCK; i < block_end(a, part); i++)
+    for (int64_t i = part * BLOCK; i < train_part_end(a->n, part, BLOCK); i++)
         a->ctx->kern->rmsnorm_back(a->x + i * a->cols, a->weight, a->dy + i * a->cols,
                                    a->dx + i * a->cols, dweight, a->cols, eps);
 }
@@ -55,7 +44,7 @@ void train_norm(const train_context *ctx, const train_param *weight, const float
               .out = out,
               .n = n,
               .cols = cols};
-    base_pool_run(ctx->pool, forward_part, &a, blocks(n));
+    base_pool_run(ctx->pool, forward_part, &a, train_parts(n, BLOCK));
 }
 
 void train_norm_back(const train_context *ctx, const train_param *weight, const float *x,
@@ -71,12 +60,12 @@ void train_norm_back(const train_context *ctx, const train_param *weight, const 
               .partial = grad ? partial : NULL,
               .n = n,
               .cols = cols};
-    base_pool_run(ctx->pool, back_part, &a, blocks(n));
-    for (int64_t b = 0; grad && b < blocks(n); b++)
+    base_pool_run(ctx->pool, back_part, &a, train_parts(n, BLOCK));
+    for (int64_t b = 0; grad && b < train_parts(n, BLOCK); b++)
         ctx->kern->axpy(1, partial + b * cols, grad, cols);
 }
 
 int64_t train_norm_partial(int64_t n, int64_t cols)
 {
-    return blocks(n) * cols;
+    return train_parts(n, BLOCK) * cols;
 }

@@ -18,11 +18,6 @@ typedef struct train_stretch {
     bool decayed;
 } stretch;
 
-static train_group group_of(int section)
-{
-    return section == TRAIN_SHARED ? TRAIN_WORLD : TRAIN_REPLICAS;
-}
-
 static bool keeps_master(const train_params *params)
 {
     return params->type != TENSOR_F32;
@@ -95,7 +90,7 @@ static bool take_shard(struct train_shard *shard, bool master)
 static void place(const train_params *params, const train_comm *comm, train_section s,
                   struct train_shard *shard)
 {
-    train_group group = group_of(s);
+    train_group group = train_section_group(s);
     shard->size = params->sections[s].trained / comm->size[group];
     shard->begin = shard->size * comm->rank[group];
 }
@@ -288,8 +283,8 @@ static marco_status gather_values(const train_optimizer *o, const train_context 
     marco_status status = MARCO_OK;
     for (train_section s = TRAIN_SHARED; s < TRAIN_SECTION_END && !status; s++) {
         size_t bytes = tensor_row_bytes(ctx->params->type, o->shards[s].size);
-        status =
-            ctx->comm->ops->all_gather(ctx->comm, group_of(s), at(ctx->params, s, 0), bytes, error);
+        status = ctx->comm->ops->all_gather(ctx->comm, train_section_group(s),
+                                            at(ctx->params, s, 0), bytes, error);
     }
     return status;
 }
@@ -303,8 +298,8 @@ marco_status train_optimizer_step(train_optimizer *o, const train_context *ctx, 
     train_lora_back(ctx);
     for (train_section s = TRAIN_SHARED; s < TRAIN_SECTION_END; s++) {
         const train_values *values = &ctx->params->sections[s];
-        marco_status status =
-            comm->ops->reduce_scatter_f32(comm, group_of(s), values->grad, values->trained, error);
+        marco_status status = comm->ops->reduce_scatter_f32(comm, train_section_group(s),
+                                                            values->grad, values->trained, error);
         if (status)
             return status;
     }

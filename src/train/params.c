@@ -178,7 +178,7 @@ static void place(train_params *params, const train_comm *comm)
 {
     for (int s = 0; s < TRAIN_SECTION_END; s++) {
         train_values *values = &params->sections[s];
-        int sharers = comm->size[s == TRAIN_SHARED ? TRAIN_WORLD : TRAIN_REPLICAS];
+        int sharers = comm->size[train_section_group((train_section)s)];
         int64_t grain = (int64_t)SHARD_GRAIN * sharers;
         for (train_state state = TRAIN_TRAINED; state <= TRAIN_FROZEN; state++) {
             for (size_t i = 0; i < params->n; i++) {

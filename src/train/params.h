@@ -13,6 +13,12 @@ typedef enum train_section {
     TRAIN_SECTION_END,
 } train_section;
 
+/* Who holds the same numbers of a section, and shares the optimiser's work on it. */
+static inline train_group train_section_group(train_section section)
+{
+    return section == TRAIN_SHARED ? TRAIN_WORLD : TRAIN_REPLICAS;
+}
+
 /* The order within a section. */
 typedef enum train_state {
     TRAIN_TRAINED, /* gradient and optimiser; also the adapters' A and B */

@@ -31,12 +31,6 @@ int64_t train_router_scratch(const model_config *config)
     return 3 * (int64_t)config->n_experts;
 }
 
-static void token_range(const train_sparse *s, int64_t part, int64_t *begin, int64_t *end)
-{
-    *begin = part * TRAIN_TOKEN_BLOCK;
-    *end = *begin + TRAIN_TOKEN_BLOCK < s->n ? *begin + TRAIN_TOKEN_BLOCK : s->n;
-}
-
 /* ---- masks ---------------------------------------------------------------------------------- */
 
 static bool has_masks(const train_sparse *s)
@@ -145,8 +139,8 @@ static void choose_token(const train_sparse *s, int64_t t, float *scratch, doubl
 static void choose_part(void *user, int64_t part, int thread)
 {
     const train_sparse *s = user;
-    int64_t begin, end;
-    token_range(s, part, &begin, &end);
+    int64_t begin = part * TRAIN_TOKEN_BLOCK;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     float *sums = s->work->sums + part * s->experts;
     double moments[2] = {0, 0};
     memset(sums, 0, (size_t)s->experts * sizeof *sums);
@@ -166,7 +160,7 @@ void train_router_choose(const train_sparse *s)
 {
     if (has_masks(s) && !s->routing->dropout_per_token)
         s->work->draws[s->experts] = draw(s, -1, s->work->draws);
-    base_pool_run(s->ctx->pool, choose_part, (void *)s, train_blocks(s->n, TRAIN_TOKEN_BLOCK));
+    base_pool_run(s->ctx->pool, choose_part, (void *)s, train_parts(s->n, TRAIN_TOKEN_BLOCK));
 }
 
 /* ---- losses --------------------------------------------------------------------------------- */
@@ -203,7 +197,7 @@ marco_status train_router_count(const train_sparse *s, marco_error *error)
     train_routing_stats *stats = s->stats;
     train_experts_work *work = s->work;
     const int64_t *counts = s->saved->counts;
-    int64_t blocks = train_blocks(s->n, TRAIN_TOKEN_BLOCK);
+    int64_t blocks = train_parts(s->n, TRAIN_TOKEN_BLOCK);
     train_comm *comm = s->ctx->comm;
     memcpy(work->all, counts, (size_t)s->experts * sizeof *counts);
     if (s->routing->balance == TRAIN_BALANCE_GLOBAL && comm->size[TRAIN_WORLD] > 1) {
@@ -259,8 +253,8 @@ static void back_part(void *user, int64_t part, int thread)
 {
     (void)thread;
     const train_sparse *s = user;
-    int64_t begin, end;
-    token_range(s, part, &begin, &end);
+    int64_t begin = part * TRAIN_TOKEN_BLOCK;
+    int64_t end = train_part_end(s->n, part, TRAIN_TOKEN_BLOCK);
     for (int64_t t = begin; t < end; t++)
         if (!train_is_padding(s->tokens, t))
             back_token(s, t);
@@ -271,7 +265,7 @@ void train_router_back(const train_sparse *s)
     balance_gradient(s, s->work->aux);
     for (int64_t e = 0; e < s->experts; e++)
         s->work->aux[e] *= (float)s->pass->aux_scale;
-    base_pool_run(s->ctx->pool, back_part, (void *)s, train_blocks(s->n, TRAIN_TOKEN_BLOCK));
+    base_pool_run(s->ctx->pool, back_part, (void *)s, train_parts(s->n, TRAIN_TOKEN_BLOCK));
 }
 
 /* ---- after a step --------------------------------------------------------------------------- */

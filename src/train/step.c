@@ -5,7 +5,10 @@
 #include "base/time.h"
 #include "train/trainer.h"
 
-enum { MOST_BROKEN = 10 /* steps in a row whose gradient is not finite */ };
+enum {
+    MOST_BROKEN = 10, /* steps in a row whose gradient is not finite */
+    MOST_EMPTY = 10,  /* steps in a row without a target */
+};
 
 static int64_t sparse_layers(const model_config *config)
 {
@@ -21,7 +24,7 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
 {
     const data_batch *batch = t->batch;
     const train_recipe *recipe = t->recipe;
-    int64_t micro = recipe->micro_batch, ranks = t->comm->size[TRAIN_WORLD];
+    int64_t micro = recipe->micro_batch;
     int64_t passes = (batch->n_seqs + micro - 1) / micro;
     int64_t first = t->step * recipe->batch + t->comm->rank[TRAIN_WORLD] * batch->n_seqs;
     const train_objective objective = {.row = train_cross_entropy, .user = &weight};
@@ -40,7 +43,7 @@ static marco_status run_passes(trainer *t, double weight, train_sums *sums, marc
                                          .seed = (uint64_t)recipe->seed,
                                          .pass = (uint64_t)(first + p * micro),
                                          .training = true,
-                                         .aux_scale = 1.0 / (double)(passes * ranks)};
+                                         .aux_scale = (double)n_seqs / (double)recipe->batch};
         status = train_model_pass(t->model, &tokens, &pass, &objective, t->losses, error);
         for (int64_t i = 0; i < tokens.n && !status; i++)
             sums->loss += t->losses[i];
@@ -146,6 +149,24 @@ static marco_status check_finite(trainer *t, const train_step_result *result, ma
                      MOST_BROKEN, (long long)t->step + 1);
 }
 
+/* Conversations whose answers were all cut off: nothing to learn from, and no harm now and then. */
+static marco_status leave_out_empty(trainer *t, marco_train_step *out, double began,
+                                    marco_error *error)
+{
+    if (++t->empty >= MOST_EMPTY)
+        return base_fail(error, MARCO_ERROR_FORMAT,
+                         "up to step %lld, %d steps in a row of %lld sequences had no token to "
+                         "train on; use a larger seq_len or batch",
+                         (long long)out->step, MOST_EMPTY, (long long)t->recipe->batch);
+    t->step++;
+    t->total_tokens += out->tokens;
+    out->total_tokens = t->total_tokens;
+    out->loss = NAN;
+    out->skipped = true;
+    out->seconds = base_now() - began;
+    return MARCO_OK;
+}
+
 marco_status trainer_step(trainer *t, marco_train_step *out, marco_error *error)
 {
     double began = base_now();
@@ -165,10 +186,8 @@ marco_status trainer_step(trainer *t, marco_train_step *out, marco_error *error)
     if (!status)
         status = comm->ops->all_reduce_i64(comm, TRAIN_WORLD, &out->targets, 1, error);
     if (!status && out->targets == 0)
-        status = base_fail(error, MARCO_ERROR_FORMAT,
-                           "step %lld: none of its %lld sequences has a token to train on; use a "
-                           "larger seq_len or batch",
-                           (long long)out->step, (long long)recipe->batch);
+        return leave_out_empty(t, out, began, error);
+    t->empty = 0;
     if (!status)
         status = run_passes(t, 1.0 / (double)out->targets, &sums, error);
     if (!status) {

@@ -203,7 +203,7 @@ static marco_status begin_alone(trainer *t, marco_error *error)
     if (!status)
         status = open_data(t, error);
     if (!status)
-        status = train_blas_open(&t->blas, error);
+        status = train_blas_open(threads, &t->blas, error);
     if (!status)
         status = base_pool_create(threads, &t->pool, error);
     return status;
@@ -258,35 +258,46 @@ static marco_status make_plan(trainer *t, marco_error *error)
     plan->processes = t->comm->size[TRAIN_WORLD];
     plan->expert_processes = t->comm->size[TRAIN_EXPERTS];
     plan->tokens_per_step = t->recipe->batch * t->recipe->seq_len;
-    const model_config *config = &weights->config;
-    double keys = ((double)t->recipe->seq_len + 1) / 2;
+    double tokens = (double)plan->tokens_per_step;
     plan->flops_per_step =
-        (double)plan->tokens_per_step *
-        (6.0 * (double)plan->active_params +
-         12.0 * (double)config->n_heads * config->head_dim * keys * config->n_layers);
+        train_flops(&weights->config, tokens, tokens * ((double)t->recipe->seq_len + 1) / 2);
     train_params_free(weights);
     return MARCO_OK;
 }
 
 /* ---- beginning: what needs memory ---------------------------------------------------------- */
 
+static marco_status take_weights(trainer *t, marco_error *error)
+{
+    const train_recipe *recipe = t->recipe;
+    train_model_params params = model_params(t);
+    marco_status status =
+        train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
+    if (!status)
+        status =
+            train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
+    if (!status)
+        status = train_optimizer_create(train_model_context(t->model), &recipe->optimizer,
+                                        &t->optimizer, error);
+    if (!status && !t->from)
+        status = train_optimizer_begin(t->optimizer, train_model_context(t->model), t->source,
+                                       recipe->choice.seed, error);
+    if (status)
+        return status;
+    /* Its files are not needed any more; a checkpoint's may soon be removed. */
+    t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
+    t->source->tokenizer = NULL;
+    model_source_close(t->source);
+    t->source = NULL;
+    return MARCO_OK;
+}
+
 static marco_status take_memory(trainer *t, marco_error *error)
 {
     const train_recipe *recipe = t->recipe;
     int64_t share = recipe->batch / t->comm->size[TRAIN_WORLD];
     int64_t micro = recipe->micro_batch;
-    train_model_params params = model_params(t);
-    marco_status status =
-        train_params_load(t->source, &recipe->choice, t->comm, &t->weights, error);
-    if (!status) {
-        t->weights->tokenizer = t->tokenizer = t->source->tokenizer;
-        t->source->tokenizer = NULL;
-        status =
-            train_model_create(t->weights, t->comm, t->pool, t->blas, &params, &t->model, error);
-    }
-    if (!status)
-        status = train_optimizer_create(train_model_context(t->model), &recipe->optimizer,
-                                        &t->optimizer, error);
+    marco_status status = take_weights(t, error);
     if (!status)
         status = data_batch_create(share, recipe->seq_len, &t->batch, error);
     if (!status)
@@ -394,19 +405,13 @@ static marco_status go_on(trainer *t, marco_error *error)
     marco_status status = MARCO_OK;
     if (!t->from) /* none a moment ago */
         status = train_checkpoint_last(t->comm, t->run, &t->notes, &t->from, error);
-    if (!status && t->from) {
-        status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
-        if (!status)
-            status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
-        t->step = t->resumed = t->from->step;
-        snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
-    } else if (!status) {
-        status = train_optimizer_begin(t->optimizer, ctx, t->source, t->recipe->choice.seed, error);
-        status = train_comm_settle(t->comm, status, error);
-    }
-    /* Its files are not needed any more; a checkpoint's may soon be removed. */
-    model_source_close(t->source);
-    t->source = NULL;
+    if (status || !t->from)
+        return status;
+    status = train_checkpoint_load(t->from, ctx, t->optimizer, error);
+    if (!status)
+        status = train_comm_settle(t->comm, restore_state(t, t->from, error), error);
+    t->step = t->resumed = t->from->step;
+    snprintf(t->checkpoint, sizeof t->checkpoint, "%s", t->from->folder);
     train_checkpoint_free(t->from);
     t->from = NULL;
     return status;
@@ -557,6 +562,19 @@ static marco_status agree_on_data(trainer *t, marco_error *error)
     return status;
 }
 
+/* The same file name may be another file on another machine. (Experts are not compared.) */
+static marco_status agree_on_weights(trainer *t, marco_error *error)
+{
+    const train_values *shared = &t->weights->sections[TRAIN_SHARED];
+    if (t->comm->size[TRAIN_WORLD] == 1)
+        return MARCO_OK;
+    marco_status status = train_comm_agree(t->comm, &t->step, sizeof t->step, "checkpoint", error);
+    if (!status)
+        status = train_comm_agree(t->comm, shared->value,
+                                  tensor_row_bytes(t->weights->type, shared->size), "model", error);
+    return status;
+}
+
 static marco_status train(trainer *t, marco_train_step *last, marco_error *error)
 {
     marco_status status = agree(t, error);
@@ -579,6 +597,8 @@ static marco_status train(trainer *t, marco_train_step *last, marco_error *error
         status = t->comm->ops->all_reduce_f64(t->comm, TRAIN_WORLD, &t->roof, 1, error);
     if (!status)
         status = go_on(t, error);
+    if (!status)
+        status = agree_on_weights(t, error);
     if (!status && t->comm->rank[TRAIN_WORLD] == 0)
         status = train_metrics_open(t->run->folder, &t->metrics, error);
     if (!status && t->metrics)

@@ -59,7 +59,8 @@ typedef struct trainer {
     int64_t step;         /* steps taken */
     int64_t total_tokens; /* of the run, over all processes */
     int64_t resumed;
-    int64_t left_out; /* steps in a row that were not taken */
+    int64_t left_out; /* steps in a row whose gradient was not finite */
+    int64_t empty;    /* steps in a row without a target */
     double began;     /* base_now() of this process's first step */
     /* Of the last step's routers, over all processes; NULL in a dense model. */
     int64_t *loads;    /* [n_layers, n_experts] tokens routed to each expert */

@@ -63,15 +63,12 @@ static void check_sums(train_comm *c, train_group g)
     enum { N = 1003 };
     int first, stride, size = c->size[g];
     places(c, g, &first, &stride);
-    float f[N];
     double d[N];
     int64_t n[N];
     for (int i = 0; i < N; i++) {
-        f[i] = odd(me, i);
         d[i] = odd(me, i) / 3.0;
         n[i] = ((int64_t)me << 40) - i;
     }
-    CHECK_OK(c->ops->all_reduce_f32(c, g, f, N, &error));
     CHECK_OK(c->ops->all_reduce_f64(c, g, d, N, &error));
     CHECK_OK(c->ops->all_reduce_i64(c, g, n, N, &error));
     for (int i = 0; i < N; i++) {
@@ -81,7 +78,6 @@ static void check_sums(train_comm *c, train_group g)
             sum += odd(first + r * stride, i) / 3.0;
             count += ((int64_t)(first + r * stride) << 40) - i;
         }
-        CHECK(f[i] == odd_sum(first, stride, size, i));
         CHECK(d[i] == sum);
         CHECK(n[i] == count);
     }
@@ -151,9 +147,8 @@ static void check_moves(train_comm *c, train_group g)
 static void check_counters(train_comm *c, train_group g)
 {
     uint64_t others = (uint64_t)c->size[g] - 1;
-    uint64_t sent[TRAIN_TRAFFIC_END], calls[TRAIN_TRAFFIC_END];
+    uint64_t sent[TRAIN_TRAFFIC_END];
     memcpy(sent, c->sent, sizeof sent);
-    memcpy(calls, c->calls, sizeof calls);
     double d[3] = {0};
     float f[128 * TOY_MOST_RANKS] = {0}, in[128] = {0};
     int64_t n[TOY_MOST_RANKS] = {1, 1, 1, 1}, n_in[TOY_MOST_RANKS];
@@ -166,9 +161,6 @@ static void check_counters(train_comm *c, train_group g)
     CHECK(c->sent[TRAIN_TRAFFIC_SCATTER] - sent[TRAIN_TRAFFIC_SCATTER] == others * 512);
     CHECK(c->sent[TRAIN_TRAFFIC_GATHER] - sent[TRAIN_TRAFFIC_GATHER] == others * 100);
     CHECK(c->sent[TRAIN_TRAFFIC_EXPERTS] - sent[TRAIN_TRAFFIC_EXPERTS] == others * (8 + 64));
-    uint64_t some = others > 0;
-    CHECK(c->calls[TRAIN_TRAFFIC_REDUCE] - calls[TRAIN_TRAFFIC_REDUCE] == some);
-    CHECK(c->calls[TRAIN_TRAFFIC_EXPERTS] - calls[TRAIN_TRAFFIC_EXPERTS] == 2 * some);
 }
 
 static void check_collectives(train_comm *c)
@@ -267,8 +259,8 @@ static void wait_for_one(train_comm *c, int one, bool killed)
         train_comm_close(c);
         _exit(3);
     }
-    float f[4] = {0};
-    marco_status status = c->ops->all_reduce_f32(c, TRAIN_WORLD, f, 4, &error);
+    double d[4] = {0};
+    marco_status status = c->ops->all_reduce_f64(c, TRAIN_WORLD, d, 4, &error);
     fprintf(stderr, "process %d went on: %s\n", me, status ? error.message : "");
     CHECK(status);
 }

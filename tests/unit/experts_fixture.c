@@ -89,10 +89,11 @@ static void layout(experts_fixture *f, train_arena *arena)
     f->stats.load = train_arena_take(arena, experts, sizeof *f->stats.load);
     f->stats.seen = train_arena_take(arena, experts, sizeof *f->stats.seen);
     f->stats.bias = train_arena_floats(arena, experts);
-    train_experts_save(config, f->ctx.comm, n, arena, &f->saved);
+    train_experts_save(config, n, &f->grown, arena, &f->saved);
     f->work = train_experts_plan(config, f->ctx.comm, n, arena);
-    for (int i = 0; i < f->ctx.threads; i++) {
-        float *scratch = train_arena_floats(arena, f->ctx.scratch_floats);
+    int64_t grouped = train_experts_scratch(config), linear = train_linear_scratch(config);
+    for (int i = 0; i < base_pool_threads(f->pool); i++) {
+        float *scratch = train_arena_floats(arena, grouped > linear ? grouped : linear);
         if (arena->base)
             f->ctx.scratch[i] = scratch;
     }
@@ -104,7 +105,7 @@ void experts_open(experts_fixture *f, const experts_shape *shape)
     for (train_group g = 0; g < TRAIN_GROUP_END; g++)
         f->alone.size[g] = 1;
     marco_error error;
-    if (train_blas_open(&f->blas, &error))
+    if (train_blas_open(4, &f->blas, &error))
         fail_msg("%s", error.message);
     int threads = shape->threads > 0 ? shape->threads : 1;
     if (base_pool_create(threads, &f->pool, &error))
@@ -112,13 +113,9 @@ void experts_open(experts_fixture *f, const experts_shape *shape)
     f->ctx = (train_context){.comm = shape->comm ? shape->comm : &f->alone,
                              .pool = f->pool,
                              .kern = kern_table_get(shape->level),
-                             .blas = f->blas,
-                             .threads = threads};
+                             .blas = f->blas};
     assert_non_null(f->ctx.kern);
     load_params(f);
-    int64_t experts = train_experts_scratch(&f->params->config);
-    int64_t linear = train_linear_scratch(&f->params->config);
-    f->ctx.scratch_floats = ((experts > linear ? experts : linear) + 15) / 16 * 16;
     f->ctx.scratch = calloc((size_t)threads, sizeof *f->ctx.scratch);
     assert_non_null(f->ctx.scratch);
     train_arena arena = {0};
@@ -138,7 +135,7 @@ void experts_open(experts_fixture *f, const experts_shape *shape)
 
 void experts_close(experts_fixture *f)
 {
-    train_experts_saved_release(&f->saved);
+    train_experts_grown_release(&f->grown);
     train_experts_work_release(f->work);
     base_region_free(f->memory, f->memory_bytes);
     free(f->ctx.scratch);

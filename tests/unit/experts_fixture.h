@@ -30,6 +30,7 @@ typedef struct experts_fixture {
     size_t memory_bytes;
     train_routing routing;
     train_routing_pass pass;
+    train_experts_grown grown;
     train_experts_saved saved;
     train_experts_work *work;
     train_routing_stats stats;

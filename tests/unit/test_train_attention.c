@@ -155,22 +155,20 @@ static void make_context(fixture *f, int threads)
     ctx->params = &f->params;
     ctx->kern = kern_table_get(NULL);
     ctx->blas = f->blas;
-    ctx->threads = threads;
     ctx->rope_cos = f->cos;
     ctx->rope_sin = f->sin;
     int64_t linear = train_linear_scratch(&f->params.config);
     int64_t attention = train_attention_scratch(&f->params.config);
-    ctx->scratch_floats = linear > attention ? linear : attention;
     ctx->scratch = need((size_t)threads, sizeof *ctx->scratch);
     for (int i = 0; i < threads; i++)
-        ctx->scratch[i] = need((size_t)ctx->scratch_floats, sizeof(float));
+        ctx->scratch[i] = need((size_t)(linear > attention ? linear : attention), sizeof(float));
     assert_int_equal(base_pool_create(threads, &ctx->pool, NULL), MARCO_OK);
 }
 
 static void open_fixture(fixture *f, const shape *s, int threads)
 {
     *f = (fixture){.shape = s};
-    assert_int_equal(train_blas_open(&f->blas, NULL), MARCO_OK);
+    assert_int_equal(train_blas_open(4, &f->blas, NULL), MARCO_OK);
     make_params(f);
     make_tokens(f);
     make_context(f, threads);
@@ -195,9 +193,9 @@ static void open_fixture(fixture *f, const shape *s, int threads)
 
 static void close_fixture(fixture *f)
 {
-    base_pool_destroy(f->ctx.pool);
-    for (int i = 0; i < f->ctx.threads; i++)
+    for (int i = 0; i < base_pool_threads(f->ctx.pool); i++)
         base_free(f->ctx.scratch[i]);
+    base_pool_destroy(f->ctx.pool);
     base_free(f->ctx.scratch);
     void *all[] = {f->params.sections[TRAIN_SHARED].value,
                    f->params.sections[TRAIN_SHARED].grad,

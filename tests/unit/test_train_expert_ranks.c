@@ -218,6 +218,57 @@ static void rooms_grow(void **state)
     experts_close(&one);
 }
 
+/* What one layer needed more than its share is there for the next, as with recomputation, where the
+ * layers share what they save; and is found where it is once it has moved. */
+static void layers_share_what_has_grown(void **state)
+{
+    (void)state;
+    static const experts_shape shape = {
+        .embd = 9, .width = 5, .experts = 4, .used = 1, .n = 200, .as_they_are = true};
+    static const train_routing routing = {.balance = TRAIN_BALANCE_BIAS};
+    ranks r;
+    experts_fixture one;
+    open_one(&one, 4, &shape, &routing);
+    open_ranks(&r, 4, 4, &shape, &routing);
+    train_experts_saved second[4];
+    void *memory[4];
+    for (int i = 0; i < 4; i++) {
+        train_arena arena = {0};
+        for (int pass = 0; pass < 2; pass++) {
+            train_experts_save(&one.params->config, shape.n, &r.f[i].grown, &arena, &second[i]);
+            if (pass == 0)
+                arena = (train_arena){.base = memory[i] = base_alloc_aligned(arena.used)};
+        }
+    }
+    for (int layer = 0; layer < 4; layer++) {
+        for (int i = 0; i < 4; i++) {
+            r.f[i].stats.bias[2] = 10;
+            r.f[i].layer = layer % 2;
+            train_experts_saved other = second[i];
+            second[i] = r.f[i].saved;
+            r.f[i].saved = other;
+        }
+        one.stats.bias[2] = 10;
+        one.layer = layer % 2;
+        experts_forward(&one);
+        experts_back(&one);
+        base_alloc_fail_at(layer > 0);
+        run_ranks(&r);
+        base_alloc_fail_at(0);
+        compare(&r, &one);
+        /* As another layer with still more rows would. */
+        train_experts_grown *grown = &r.f[2].grown;
+        float *moved = base_alloc_aligned((size_t)(2 * grown->rows * shape.width) * sizeof *moved);
+        assert_non_null(moved);
+        base_free(grown->memory);
+        grown->memory = moved;
+    }
+    for (int i = 0; i < 4; i++)
+        base_free(memory[i]);
+    close_ranks(&r);
+    experts_close(&one);
+}
+
 static void no_room_is_everybodys_error(void **state)
 {
     (void)state;
@@ -230,7 +281,7 @@ static void no_room_is_everybodys_error(void **state)
     /* Two processes hold the expert, each of which asks for room twice. */
     for (uint64_t fail = 1; fail <= 4; fail++) {
         for (int i = 0; i < 4; i++) {
-            train_experts_saved_release(&r.f[i].saved);
+            train_experts_grown_release(&r.f[i].grown);
             train_experts_work_release(r.f[i].work);
         }
         base_alloc_fail_at(fail);
@@ -275,6 +326,7 @@ int main(void)
         cmocka_unit_test(processes_do_as_one_does),
         cmocka_unit_test(a_process_may_have_no_token),
         cmocka_unit_test(rooms_grow),
+        cmocka_unit_test(layers_share_what_has_grown),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(no_room_is_everybodys_error),
     };

@@ -231,6 +231,9 @@ int main(void)
         CASE("qwen3moe-bias"),
         CASE("qwen3"),
         CASE("llama"),
+        CASE("llama-llama3"),
+        CASE("qwen3-yarn"),
+        CASE("mixtral"),
         cmocka_unit_test(running_out_of_memory_is_an_error),
     };
     marco_train_prepare();

@@ -77,17 +77,15 @@ static void fixture_open(fixture *f, const train_params_choice *choice)
     f->source.read = read_formula;
     assert_int_equal(train_comm_open(1, &f->comm, &error), MARCO_OK);
     assert_int_equal(train_params_load(&f->source, choice, f->comm, &f->params, &error), MARCO_OK);
-    assert_int_equal(train_blas_open(&f->blas, &error), MARCO_OK);
+    assert_int_equal(train_blas_open(4, &f->blas, &error), MARCO_OK);
     f->ctx = (train_context){.params = f->params,
                              .comm = f->comm,
                              .kern = kern_table_get(NULL),
                              .blas = f->blas,
-                             .threads = 2,
-                             .scratch = f->scratch,
-                             .scratch_floats = 1 << 18};
+                             .scratch = f->scratch};
     assert_int_equal(base_pool_create(2, &f->ctx.pool, &error), MARCO_OK);
     for (int i = 0; i < 2; i++)
-        f->scratch[i] = floats(f->ctx.scratch_floats);
+        f->scratch[i] = floats(1 << 18);
     for (int i = 0; i < N; i++) {
         f->ids[i] = i * 7 % 40; /* some of them twice */
         f->targets[i] = i % 5 == 2 ? -1 : i * 131 % VOCAB;

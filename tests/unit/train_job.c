@@ -87,7 +87,7 @@ static marco_status open_model(train_job *job, const json_t *description, const 
                                           .clip = number(description, "clip")};
     marco_status status = train_comm_open(1, &job->comm, error);
     if (!status)
-        status = train_blas_open(&job->blas, error);
+        status = train_blas_open(4, &job->blas, error);
     if (!status)
         status = base_pool_create(threads, &job->pool, error);
     if (!status)

@@ -126,11 +126,8 @@ static inline void toy_make(toy *t, train_comm *comm, base_pool *pool, tensor_ty
     for (int p = 0; p < TOY_PARAMS; p++)
         for (int64_t i = 0; i < train_param_size(&t->items[p]); i++)
             toy_set(t, p, i, toy_beginning(type, p, toy_first(t, p) + i));
-    t->ctx = (train_context){.params = &t->params,
-                             .comm = comm,
-                             .pool = pool,
-                             .kern = kern_table_get(NULL),
-                             .threads = pool ? base_pool_threads(pool) : 1};
+    t->ctx = (train_context){
+        .params = &t->params, .comm = comm, .pool = pool, .kern = kern_table_get(NULL)};
 }
 
 static inline void toy_free(toy *t)

@@ -81,6 +81,15 @@ CASES = {
         },
         {"passes": 2, "examples": 2},
     ),
+    "llama-llama3": (
+        make_logits.CASES["llama-llama3"],
+        {"examples": 2, "masked": 5},
+    ),
+    "qwen3-yarn": (make_logits.CASES["qwen3-yarn"], {"examples": 2}),
+    "mixtral": (
+        {**make_logits.CASES["mixtral"], "intermediate_size": 40, "tie_word_embeddings": False},
+        {"balance": "switch", "coefficient": 0.02, "z_loss": 1e-3, "passes": 2},
+    ),
 }
 
 
@@ -145,7 +154,7 @@ class Routers:
         self.gap = min(self.gap, gap.item())
         chosen = top.indices[:, :-1]
         weights = probs.gather(-1, chosen)
-        if router.norm_topk_prob:
+        if getattr(router, "norm_topk_prob", True):  # Mixtral always does
             weights = weights / weights.sum(-1, keepdim=True)
         router.seen = (logits, probs, chosen)
         return logits, weights, chosen
@@ -250,7 +259,16 @@ def gradients(model):
                 out[f"{prefix}.{e}.down_proj.weight"] = matrix.clone()
         else:
             out[name] = grad.clone()
+    if model.config.model_type == "mixtral":
+        out = {mixtral_name(name): grad for name, grad in out.items()}
     return out
+
+
+def mixtral_name(name):
+    for ours, theirs in ((".mlp.", ".block_sparse_moe."), (".gate_proj.", ".w1."),
+                         (".down_proj.", ".w2."), (".up_proj.", ".w3.")):  # fmt: skip
+        name = name.replace(ours, theirs)
+    return name
 
 
 def train(folder, job):
