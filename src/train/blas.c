@@ -71,7 +71,7 @@ marco_status train_blas_open(int threads, train_blas **out, marco_error *error)
     }
     /* Of the OpenMP library that it has brought along; what set_threads would change is what this
      * thread has, the others' stays. */
-    int threads =
+    int theirs =
         parallel() == WITH_OPENMP && find(blas->library, "omp_get_max_threads", &omp_threads)
             ? omp_threads()
             : 1;
@@ -84,13 +84,13 @@ marco_status train_blas_open(int threads, train_blas **out, marco_error *error)
             BUFFER_BYTES >> 20, threads);
     }
     set_threads(1);
-    if (threads != 1) {
+    if (theirs != 1) {
         train_blas_close(blas);
         return base_fail(error, MARCO_ERROR_UNSUPPORTED,
                          "this OpenBLAS was built with OpenMP and would multiply on %d threads in "
                          "each of training's; set OMP_NUM_THREADS=1, or install a build with "
                          "threads of its own (Debian, Ubuntu: apt install libopenblas0-pthread)",
-                         threads);
+                         theirs);
     }
     int version = 0; /* "OpenBLAS 0.3.21 NO_LAPACKE ..." */
     const char *text = config();
