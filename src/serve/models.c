@@ -325,8 +325,8 @@ static marco_status load(serve_models *models, entry *e, marco_error *error)
     return MARCO_OK;
 }
 
-/* What clients hear of a model that does not load. A lack of memory passes; what else is wrong is the
- * operator's to know, files' names with it, and no fault of the request. */
+/* What clients hear of a model that does not load. A lack of memory passes; what else is wrong is
+ * the operator's to know, files' names with it, and no fault of the request. */
 static marco_status tell_clients(const entry *e, marco_status status, marco_error *error)
 {
     if (status == MARCO_OK || status == MARCO_ERROR_MEMORY || status == MARCO_ERROR_BUSY ||

@@ -11,8 +11,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "scratch.h"
-#include "upcycle/stream.h"
 #include "upcycle/shapes.h"
+#include "upcycle/stream.h"
 #include "upcycle/upcycle.h"
 
 static void assert_close(double got, double wanted, double tolerance)
@@ -32,8 +32,7 @@ static float *draw_rows(uint64_t seed, uint64_t stream)
     float *x = base_alloc_array((size_t)ROWS * COLS, sizeof(*x));
     assert_non_null(x);
     for (int r = 0; r < ROWS; r++)
-        base_gaussian_fill(g, seed, stream, upcycle_item(0, r), 0, 1, x + (size_t)r * COLS,
-                              COLS);
+        base_gaussian_fill(g, seed, stream, upcycle_item(0, r), 0, 1, x + (size_t)r * COLS, COLS);
     base_gaussian_free(g);
     return x;
 }

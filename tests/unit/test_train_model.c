@@ -225,16 +225,11 @@ int main(void)
         "same bits " name, threads_and_recomputation_change_no_bit, NULL, NULL, name               \
     }
     const struct CMUnitTest tests[] = {
-        CASE("qwen3moe"),
-        CASE("qwen3moe-switch"),
-        CASE("qwen3moe-global"),
-        CASE("qwen3moe-bias"),
-        CASE("qwen3"),
-        CASE("llama"),
-        CASE("llama-llama3"),
-        CASE("qwen3-yarn"),
-        CASE("mixtral"),
-        cmocka_unit_test(running_out_of_memory_is_an_error),
+        CASE("qwen3moe"),        CASE("qwen3moe-switch"),
+        CASE("qwen3moe-global"), CASE("qwen3moe-bias"),
+        CASE("qwen3"),           CASE("llama"),
+        CASE("llama-llama3"),    CASE("qwen3-yarn"),
+        CASE("mixtral"),         cmocka_unit_test(running_out_of_memory_is_an_error),
     };
     marco_train_prepare();
     return cmocka_run_group_tests_name("train_model", tests, NULL, NULL);
