@@ -26,9 +26,6 @@ enum {
     PATTERNS,
     PART_BYTES = 2 << 20,
     BUFFER_COLS = 1024,
-    PEAK_PARTS = 64, /* for each thread */
-    PEAK_CALLS = 16, /* in a part */
-    PEAK_ROUNDS = 2048,
 };
 
 static const char *const pattern_names[PATTERNS] = {
@@ -224,48 +221,6 @@ static void measure_memory(meter *t, marco_roof *out)
     out->memory_bytes = t->bytes;
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------- */
-
-static void int8_part(void *user, int64_t part, int thread)
-{
-    (void)part;
-    (void)thread;
-    int16_t a[KERN_ROOF_LANES], b[KERN_ROOF_LANES];
-    for (int i = 0; i < KERN_ROOF_LANES; i++) {
-        a[i] = (int16_t)(i - 8);
-        b[i] = (int16_t)(7 * i - 50);
-    }
-    for (int call = 0; call < PEAK_CALLS; call++)
-        ((meter *)user)->roof->int8(a, b, PEAK_ROUNDS);
-}
-
-static void f32_part(void *user, int64_t part, int thread)
-{
-    (void)part;
-    (void)thread;
-    float a[KERN_ROOF_LANES], b[KERN_ROOF_LANES];
-    for (int i = 0; i < KERN_ROOF_LANES; i++) {
-        a[i] = (float)(i - 8);
-        b[i] = (float)(7 * i - 50);
-    }
-    for (int call = 0; call < PEAK_CALLS; call++)
-        ((meter *)user)->roof->f32(a, b, PEAK_ROUNDS);
-}
-
-/* 10^9 operations a second. */
-static double measure_peak(meter *t, base_task_fn part)
-{
-    double rate[ROUNDS];
-    int64_t parts = (int64_t)PEAK_PARTS * base_pool_threads(t->engine->pool);
-    double products = (double)parts * PEAK_CALLS * PEAK_ROUNDS * KERN_ROOF_PRODUCTS;
-    for (int round = 0; round < ROUNDS; round++) {
-        double start = base_now();
-        base_pool_run(t->engine->pool, part, t, parts);
-        rate[round] = 2 * products * KERN_ROOF_LANES / (base_now() - start) * 1e-9;
-    }
-    return median(rate, ROUNDS);
-}
-
 /* ---- public -------------------------------------------------------------------------------- */
 
 marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_error *error)
@@ -278,8 +233,8 @@ marco_status marco_engine_roof(marco_engine *engine, marco_roof *out, marco_erro
     if (!status) {
         pthread_mutex_lock(&engine->turn);
         measure_memory(&t, out);
-        out->int8_gops = measure_peak(&t, int8_part);
-        out->f32_gflops = measure_peak(&t, f32_part);
+        out->int8_gops = kern_roof_int8_rate(t.roof, engine->pool) * 1e-9;
+        out->f32_gflops = kern_roof_f32_rate(t.roof, engine->pool) * 1e-9;
         pthread_mutex_unlock(&engine->turn);
     }
     base_free(t.matrices);

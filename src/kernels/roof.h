@@ -4,6 +4,7 @@
 #ifndef KERNELS_ROOF_H
 #define KERNELS_ROOF_H
 
+#include "base/pool.h"
 #include "kernels/kernels.h"
 
 /* Ways to read memory. Which is the fastest depends on the processor's own prefetching. */
@@ -34,6 +35,11 @@ typedef struct kern_roof {
     /* The same with F32 numbers: fused multiply-adds where there are. */
     float (*f32)(const float *a, const float *b, int64_t rounds);
 } kern_roof;
+
+/* What all threads of a pool reach together, operations a second (a product and its sum are two):
+ * the median of three measurements. Milliseconds, with nothing else running in the pool. */
+double kern_roof_int8_rate(const kern_roof *roof, base_pool *pool);
+double kern_roof_f32_rate(const kern_roof *roof, base_pool *pool);
 
 /* The loops of a table's instruction level. Constant, lives for ever. */
 const kern_roof *kern_roof_of(const kern_table *table);

@@ -13,40 +13,6 @@
 #include "train/json.h"
 #include "train/source.h"
 
-/* ---- the roof ------------------------------------------------------------------------------ */
-
-enum { ROOF_PARTS = 64 /* a thread */, ROOF_CALLS = 4, ROOF_ROUNDS = 2048, ROOF_TRIES = 3 };
-
-static void roof_part(void *user, int64_t part, int thread)
-{
-    (void)part;
-    (void)thread;
-    float a[KERN_ROOF_LANES], b[KERN_ROOF_LANES];
-    for (int i = 0; i < KERN_ROOF_LANES; i++) {
-        a[i] = (float)(i - 8);
-        b[i] = (float)(7 * i - 50);
-    }
-    for (int call = 0; call < ROOF_CALLS; call++)
-        ((const kern_roof *)user)->f32(a, b, ROOF_ROUNDS);
-}
-
-/* F32 operations a second of this process's threads, at best. */
-static double measure_roof(const trainer *t)
-{
-    const kern_roof *roof = kern_roof_of(kern_table_get(NULL));
-    int64_t parts = (int64_t)ROOF_PARTS * base_pool_threads(t->pool);
-    double work =
-        2.0 * (double)parts * ROOF_CALLS * ROOF_ROUNDS * KERN_ROOF_PRODUCTS * KERN_ROOF_LANES;
-    double best = 0;
-    for (int i = 0; i < ROOF_TRIES; i++) {
-        double start = base_now();
-        base_pool_run(t->pool, roof_part, (void *)(uintptr_t)roof, parts);
-        double rate = work / (base_now() - start);
-        best = rate > best ? rate : best;
-    }
-    return best;
-}
-
 /* ---- beginning: what every process does for itself ----------------------------------------- */
 
 static marco_status check_sizes(trainer *t, marco_error *error)
@@ -314,7 +280,7 @@ static marco_status take_memory(trainer *t, marco_error *error)
     if (!t->losses || (config->n_experts && (!t->loads || !t->entropies)))
         return base_fail_memory(error, (size_t)(micro * recipe->seq_len) * sizeof *t->losses,
                                 "training");
-    t->roof = measure_roof(t);
+    t->roof = kern_roof_f32_rate(kern_roof_of(kern_table_get(NULL)), t->pool);
     return MARCO_OK;
 }
 

@@ -67,3 +67,19 @@ finish() {
     [ "$checks" -gt 0 ] && [ "$failures" -eq 0 ]
     exit
 }
+
+# sentences N: lines of twelve words that follow no rule a small model could learn at once.
+sentences() {
+    awk -v lines="$1" 'BEGIN {
+        n = split("the a red blue old small cat dog bird house river sees finds likes leaves and", w,
+                  " ")
+        for (i = 1; i <= lines; i++) {
+            line = ""
+            for (j = 0; j < 12; j++) {
+                x = (x * 75 + 74) % 65537
+                line = line w[x % n + 1] " "
+            }
+            print line i % 97
+        }
+    }'
+}

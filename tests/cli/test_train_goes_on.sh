@@ -3,17 +3,7 @@
 # would do nothing or begin anew in silence.
 . "$(dirname "$0")/common.sh"
 
-awk 'BEGIN {
-    n = split("the of a river stone light house under over small green walks sings quickly", w, " ")
-    for (i = 1; i <= 400; i++) {
-        line = ""
-        for (j = 0; j < 12; j++) {
-            x = (x * 75 + 74) % 65537
-            line = line w[x % n + 1] " "
-        }
-        print line i % 97
-    }
-}' >text.txt
+sentences 400 >text.txt
 works "$marco" synth tiny-qwen3moe model --type F32
 works "$marco" data --tokenizer model --to data --lines --valid 0.1 text.txt
 cat >recipe.json <<'JSON'

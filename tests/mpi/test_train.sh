@@ -26,17 +26,7 @@ mpirun=$2
 # shellcheck source=mpirun.sh
 . "$here/mpirun.sh"
 
-awk 'BEGIN {
-    n = split("the a red blue old small cat dog bird house river sees finds likes leaves and", w, " ")
-    for (i = 1; i <= 1500; i++) {
-        line = ""
-        for (j = 0; j < 12; j++) {
-            x = (x * 75 + 74) % 65537
-            line = line w[x % n + 1] " "
-        }
-        print line i % 97
-    }
-}' >text.txt
+sentences 1500 >text.txt
 works "$marco" tokenizer train --to tok --vocab-size 300 --quiet text.txt
 works "$marco" data --tokenizer tok --to data --lines --quiet text.txt
 
