@@ -165,14 +165,11 @@ def compare_logits(name, folder, document, vocab):
     )
 
 
-RUN_GAP = 4 * make_train.ROUTER_GAP  # in all steps
-
-
 def compare_run(name, seed, config):
     """With the first seed, from `seed` on, whose routers stay clear of ties in PyTorch: of two
     experts at a tie, each program's rounding chooses its own, and their losses part."""
     gap = 0
-    while gap < RUN_GAP:
+    while gap < make_train.ROUTER_GAP:
         letters = tiny.random_below(seed, "letters", LETTERS, 26)
         document = bytes(ord("a") + letter for letter in letters)
         job = stream_job(name, document)
@@ -180,7 +177,7 @@ def compare_run(name, seed, config):
             checkpoint = os.path.join(folder, "checkpoint")
             tiny.write_checkpoint(checkpoint, config, seed)
             _, losses, _, gap = make_train.train(checkpoint, job)
-            if gap >= RUN_GAP:
+            if gap >= make_train.ROUTER_GAP:
                 steps, last = run_program(folder, document, job)
                 report_losses(f"losses of {name}, {len(steps)} steps of marco train", steps, losses)
                 compare_logits(name, last, document, config["vocab_size"])
