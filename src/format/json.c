@@ -294,3 +294,15 @@ void format_json_escape(base_text *out, const char *text, size_t size)
         base_text_add_n(out, text + copied, size - copied);
     base_text_add_char(out, '"');
 }
+
+void format_json_plain(base_text *out, const json_t *value)
+{
+    if (json_is_string(value))
+        format_json_escape(out, json_string_value(value), json_string_length(value));
+    else if (json_is_integer(value))
+        base_text_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if (json_is_boolean(value))
+        base_text_add(out, json_is_true(value) ? "true" : "false");
+    else if (json_is_null(value))
+        base_text_add(out, "null");
+}

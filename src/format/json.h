@@ -50,4 +50,8 @@ marco_status format_json_string(const char *name, const json_t *object, const ch
  * ensure_ascii=False) writes it. */
 void format_json_escape(base_text *out, const char *text, size_t size);
 
+/* Appends a string, a whole number, true, false or null; nothing for other values, of which there
+ * is more than one way to write them. */
+void format_json_plain(base_text *out, const json_t *value);
+
 #endif

@@ -1,4 +1,3 @@
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,23 +131,11 @@ static bool dump(json_t *value, int depth, base_text *out)
         return dump_object(value, depth + 1, out);
     case JSON_ARRAY:
         return dump_array(value, depth + 1, out);
-    case JSON_STRING:
-        format_json_escape(out, json_string_value(value), json_string_length(value));
-        break;
-    case JSON_INTEGER:
-        base_text_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        break;
     case JSON_REAL:
         dump_real(json_real_value(value), out);
         break;
-    case JSON_TRUE:
-        base_text_add(out, "true");
-        break;
-    case JSON_FALSE:
-        base_text_add(out, "false");
-        break;
-    case JSON_NULL:
-        base_text_add(out, "null");
+    default:
+        format_json_plain(out, value);
         break;
     }
     return true;

@@ -1,6 +1,5 @@
 #include "train/json.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -68,12 +67,6 @@ static void add_value(base_text *out, const json_t *value, int depth)
     case JSON_ARRAY:
         add_array(out, value, depth);
         break;
-    case JSON_STRING:
-        format_json_escape(out, json_string_value(value), json_string_length(value));
-        break;
-    case JSON_INTEGER:
-        base_text_printf(out, "%" PRId64, (int64_t)json_integer_value(value));
-        break;
     case JSON_REAL:
         if (!isfinite(json_real_value(value)))
             out->failed = true;
@@ -82,14 +75,8 @@ static void add_value(base_text *out, const json_t *value, int depth)
         if (!strpbrk(number, ".e")) /* still a real, and -0 still negative, when it is read */
             base_text_add(out, ".0");
         break;
-    case JSON_TRUE:
-        base_text_add(out, "true");
-        break;
-    case JSON_FALSE:
-        base_text_add(out, "false");
-        break;
-    case JSON_NULL:
-        base_text_add(out, "null");
+    default:
+        format_json_plain(out, value);
         break;
     }
 }

@@ -14,63 +14,14 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/output.h"
-#include "memory_source.h"
-#include "scratch.h"
+#include "checkpoint_fixture.h"
 #include "threads_comm.h"
-#include "train/checkpoint_internal.h"
 #include "train/source.h"
 
 /* ---- a model in training, every number known ----------------------------------------------- */
 
 enum { PARTS = 5 }; /* values, moments, squares, masters, bases */
 
-typedef struct lab {
-    train_context ctx;
-    train_optimizer *optimizer;
-} lab;
-
-typedef struct kind {
-    model_arch arch;
-    tensor_type type;
-    int32_t lora;
-} kind;
-
-static const kind kinds[] = {
-    {MODEL_QWEN3MOE, TENSOR_F32, 0}, {MODEL_QWEN3MOE, TENSOR_BF16, 0},
-    {MODEL_QWEN3MOE, TENSOR_F32, 3}, {MODEL_QWEN3MOE, TENSOR_BF16, 3},
-    {MODEL_QWEN3, TENSOR_F32, 0},    {MODEL_LLAMA, TENSOR_BF16, 2},
-};
-
-static void set_up(lab *l, kind k, train_comm *comm)
-{
-    static const char *const frozen[] = {"blk.0.attn_q.weight", "blk.1.ffn_gate*.weight"};
-    const model_config config = memory_config(k.arch);
-    const train_params_choice choice = {.type = k.type,
-                                        .freeze = frozen,
-                                        .n_freeze = 2,
-                                        .lora_rank = k.lora,
-                                        .lora_alpha = 4,
-                                        .lora_attention = true,
-                                        .lora_experts = true};
-    const train_optimizer_params params = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
-    model_source *source = memory_source_create(&config, TENSOR_F32, true);
-    *l = (lab){.ctx = {.comm = comm}};
-    if (!source || train_params_load(source, &choice, comm, &l->ctx.params, NULL) != MARCO_OK ||
-        train_optimizer_create(&l->ctx, &params, &l->optimizer, NULL) != MARCO_OK)
-        abort();
-    l->ctx.params->tokenizer = source->tokenizer;
-    source->tokenizer = NULL;
-    model_source_close(source);
-}
-
-static void tear_down(lab *l)
-{
-    tok_spec_free(l->ctx.params->tokenizer);
-    train_optimizer_free(l->optimizer);
-    train_params_free(l->ctx.params);
-}
-
-/* The number of an element, from what it is in the whole model alone. */
 static float number_of(size_t param, int part, int64_t at)
 {
     return (
@@ -122,80 +73,6 @@ static bool same_number(void *number, tensor_type type, float expected)
     uint16_t half = tensor_f32_to_bf16(expected);
     return memcmp(number, type == TENSOR_F32 ? (void *)&expected : (void *)&half,
                   type == TENSOR_F32 ? 4 : 2) == 0;
-}
-
-/* ---- runs ---------------------------------------------------------------------------------- */
-
-static train_recipe *recipe(const char *set)
-{
-    const char *const all[] = {"model=/m", "data.sources=[\"/d\"]", "steps=9", set};
-    train_recipe *r = NULL;
-    if (train_recipe_read(NULL, all, set ? 4 : 3, &r, NULL) != MARCO_OK)
-        abort();
-    return r;
-}
-
-static train_run *open_run(train_comm *comm, const char *folder)
-{
-    train_run *run = NULL;
-    train_recipe *r = recipe(NULL);
-    marco_error error = {0};
-    if (train_run_open(comm, folder, r, false, NULL, &run, &error) != MARCO_OK) {
-        fprintf(stderr, "%s\n", error.message);
-        abort();
-    }
-    train_recipe_free(r);
-    return run;
-}
-
-static marco_status write_step(const lab *l, const train_run *run, int64_t step, int64_t keep_last,
-                               int64_t keep_every, marco_error *error)
-{
-    char path[512];
-    json_t *state = json_pack("{s:f, s:I}", "third", 1.0 / 3, "step", (json_int_t)step);
-    const train_checkpoint_params params = {
-        .step = step, .state = state, .keep_last = keep_last, .keep_every = keep_every};
-    l->optimizer->step = step - 1;
-    l->optimizer->norm_mean = 0.1;
-    l->optimizer->norm_count = 7;
-    marco_status status = train_checkpoint_write(&l->ctx, l->optimizer, run, &params, path, error);
-    json_decref(state);
-    return status;
-}
-
-static char noted[2048];
-
-static void note(void *user, const char *line)
-{
-    (void)user;
-    snprintf(noted, sizeof(noted), "%s", line);
-}
-
-static const train_notes notes = {.fn = note};
-
-static train_comm *single(void)
-{
-    train_comm *comm = NULL;
-    assert_int_equal(train_comm_open(1, &comm, NULL), MARCO_OK);
-    return comm;
-}
-
-/* The step that a run would go on from, or -1. */
-static int64_t last_step(train_comm *comm, const train_run *run)
-{
-    train_checkpoint *c = NULL;
-    noted[0] = '\0';
-    assert_int_equal(train_checkpoint_last(comm, run, &notes, &c, NULL), MARCO_OK);
-    int64_t step = c ? c->step : -1;
-    train_checkpoint_free(c);
-    return step;
-}
-
-static bool has(const train_run *run, const char *name)
-{
-    char path[600];
-    snprintf(path, sizeof(path), "%s/%s", run->checkpoints, name);
-    return base_exists(path);
 }
 
 /* ---- the same bits back -------------------------------------------------------------------- */
@@ -383,28 +260,6 @@ static void a_checkpoint_is_a_model(void **state)
 }
 
 /* ---- kept and found ------------------------------------------------------------------------ */
-
-typedef struct bench {
-    train_comm *comm;
-    train_run *run;
-    lab l;
-    char folder[384];
-} bench;
-
-static void bench_open(bench *b, void **state)
-{
-    snprintf(b->folder, sizeof(b->folder), "%s", scratch_path(*state, "run"));
-    b->comm = single();
-    b->run = open_run(b->comm, b->folder);
-    set_up(&b->l, kinds[0], b->comm);
-}
-
-static void bench_close(bench *b)
-{
-    tear_down(&b->l);
-    train_run_close(b->run);
-    train_comm_close(b->comm);
-}
 
 static void checkpoints_say_which_program_wrote_them(void **state)
 {
@@ -684,99 +539,6 @@ static void running_out_of_memory_leaves_nothing(void **state)
     bench_close(&b);
 }
 
-/* ---- the run's folder ---------------------------------------------------------------------- */
-
-static marco_status try_open(train_comm *comm, const char *folder, const char *set, bool restart,
-                             const char *says)
-{
-    train_run *run = NULL;
-    marco_error error = {0};
-    train_recipe *r = recipe(set);
-    marco_status status = train_run_open(comm, folder, r, restart, NULL, &run, &error);
-    if (status && !strstr(error.message, says))
-        fail_msg("expected \"%s\", got \"%s\"", says, error.message);
-    train_run_close(run);
-    train_recipe_free(r);
-    return status;
-}
-
-static void a_folder_is_for_one_run(void **state)
-{
-    bench b;
-    bench_open(&b, state);
-    assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
-    assert_int_equal(try_open(b.comm, b.folder, NULL, false, "another process"),
-                     MARCO_ERROR_EXISTS);
-    assert_int_equal(try_open(b.comm, b.folder, NULL, true, "another process"), MARCO_ERROR_EXISTS);
-    train_run_close(b.run);
-    assert_int_equal(try_open(b.comm, b.folder, "seed=1", false, "\"seed\""), MARCO_ERROR_ARGUMENT);
-    assert_int_equal(try_open(b.comm, b.folder, "steps=99", false, ""), MARCO_OK);
-    /* What killed runs leave. */
-    char path[600];
-    snprintf(path, sizeof(path), "%s/checkpoints/.step-00000007.tmp-12345-0", b.folder);
-    assert_int_equal(mkdir(path, 0777), 0);
-    assert_int_equal(base_output_put(path, "model.safetensors", "x", 1, NULL), MARCO_OK);
-    assert_int_equal(base_output_put(path, ".optimizer.safetensors.tmp-12345-0", "x", 1, NULL),
-                     MARCO_OK);
-    snprintf(path, sizeof(path), "%s/checkpoints/.mine.tmp-1-0", b.folder);
-    assert_int_equal(mkdir(path, 0777), 0);
-    snprintf(path, sizeof(path), "%s/checkpoints", b.folder);
-    b.run = open_run(b.comm, b.folder);
-    assert_int_equal(scratch_count(path), 2);
-    assert_true(has(b.run, "step-00000001") && has(b.run, ".mine.tmp-1-0"));
-    train_run_close(b.run);
-    /* Begun anew: the other recipe is fine, and the checkpoints are gone. */
-    assert_int_equal(try_open(b.comm, b.folder, "seed=1", true, ""), MARCO_OK);
-    assert_int_equal(scratch_count(path), 1);
-    assert_int_equal(try_open(b.comm, b.folder, "seed=1", false, ""), MARCO_OK);
-    b.run = NULL;
-    bench_close(&b);
-}
-
-/* Broken off anywhere, a folder that is begun anew is still a run's. */
-static void beginning_anew_can_be_broken_off(void **state)
-{
-    bench b;
-    bench_open(&b, state);
-    train_recipe *r = recipe("seed=1");
-    bool done = false;
-    for (uint64_t n = 1; !done; n++) {
-        char path[600];
-        assert_int_equal(write_step(&b.l, b.run, 1, 1, 0, NULL), MARCO_OK);
-        train_run_close(b.run);
-        b.run = NULL;
-        base_alloc_fail_at(n);
-        marco_status status = train_run_open(b.comm, b.folder, r, true, NULL, &b.run, NULL);
-        base_alloc_fail_at(0);
-        done = status == MARCO_OK;
-        snprintf(path, sizeof(path), "%s/recipe.json", b.folder);
-        assert_true(base_exists(path));
-        if (!done)
-            assert_int_equal(train_run_open(b.comm, b.folder, r, true, NULL, &b.run, NULL),
-                             MARCO_OK);
-        assert_int_equal(last_step(b.comm, b.run), -1);
-    }
-    train_recipe_free(r);
-    bench_close(&b);
-}
-
-static void other_folders_are_refused(void **state)
-{
-    train_comm *comm = single();
-    const scratch *s = *state;
-    char path[384];
-    snprintf(path, sizeof(path), "%s", scratch_path(s, "thesis"));
-    assert_int_equal(mkdir(path, 0777), 0);
-    assert_int_equal(base_output_put(path, "chapter1.tex", "x", 1, NULL), MARCO_OK);
-    assert_int_equal(try_open(comm, path, NULL, false, "chapter1.tex"), MARCO_ERROR_EXISTS);
-    assert_int_equal(try_open(comm, path, NULL, true, "chapter1.tex"), MARCO_ERROR_EXISTS);
-    snprintf(path, sizeof(path), "%s", scratch_path(s, "no/such/folder"));
-    assert_int_not_equal(try_open(comm, path, NULL, false, "no/such/folder"), MARCO_OK);
-    snprintf(path, sizeof(path), "%s", scratch_path(s, "thesis/chapter1.tex"));
-    assert_int_not_equal(try_open(comm, path, NULL, false, "chapter1.tex"), MARCO_OK);
-    train_comm_close(comm);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -793,9 +555,6 @@ int main(void)
         SCRATCH_TEST(numbers_that_are_not_finite_are_not_kept),
         SCRATCH_TEST(all_hear_of_a_file_that_is_not_kept),
         SCRATCH_TEST(running_out_of_memory_leaves_nothing),
-        SCRATCH_TEST(a_folder_is_for_one_run),
-        SCRATCH_TEST(beginning_anew_can_be_broken_off),
-        SCRATCH_TEST(other_folders_are_refused),
     };
     return cmocka_run_group_tests_name("checkpoints of training", tests, NULL, NULL);
 }
