@@ -191,17 +191,23 @@ static void a_process_may_have_no_token(void **state)
     }
 }
 
+/* Four processes with an expert each. */
+static void open_biased(ranks *r, experts_fixture *one)
+{
+    static const experts_shape shape = {
+        .embd = 9, .width = 5, .experts = 4, .used = 1, .n = 200, .as_they_are = true};
+    static const train_routing routing = {.balance = TRAIN_BALANCE_BIAS};
+    open_one(one, 4, &shape, &routing);
+    open_ranks(r, 4, 4, &shape, &routing);
+}
+
 /* All rows come to one process, which has not room for them: it finds some, again and again. */
 static void rooms_grow(void **state)
 {
     (void)state;
-    static const experts_shape shape = {
-        .embd = 9, .width = 5, .experts = 4, .used = 1, .n = 200, .as_they_are = true};
-    static const train_routing routing = {.balance = TRAIN_BALANCE_BIAS};
     ranks r;
     experts_fixture one;
-    open_one(&one, 4, &shape, &routing);
-    open_ranks(&r, 4, 4, &shape, &routing);
+    open_biased(&r, &one);
     for (int crowded = 0; crowded < 4; crowded++) {
         for (int e = 0; e < 4; e++)
             one.stats.bias[e] = e == crowded ? 10.0f : 0;
@@ -223,19 +229,16 @@ static void rooms_grow(void **state)
 static void layers_share_what_has_grown(void **state)
 {
     (void)state;
-    static const experts_shape shape = {
-        .embd = 9, .width = 5, .experts = 4, .used = 1, .n = 200, .as_they_are = true};
-    static const train_routing routing = {.balance = TRAIN_BALANCE_BIAS};
     ranks r;
     experts_fixture one;
-    open_one(&one, 4, &shape, &routing);
-    open_ranks(&r, 4, 4, &shape, &routing);
+    open_biased(&r, &one);
     train_experts_saved second[4];
     void *memory[4];
     for (int i = 0; i < 4; i++) {
         train_arena arena = {0};
         for (int pass = 0; pass < 2; pass++) {
-            train_experts_save(&one.params->config, shape.n, &r.f[i].grown, &arena, &second[i]);
+            train_experts_save(&one.params->config, r.f[i].shape.n, &r.f[i].grown, &arena,
+                               &second[i]);
             if (pass == 0)
                 arena = (train_arena){.base = memory[i] = base_alloc_aligned(arena.used)};
         }
@@ -258,7 +261,8 @@ static void layers_share_what_has_grown(void **state)
         compare(&r, &one);
         /* As another layer with still more rows would. */
         train_experts_grown *grown = &r.f[2].grown;
-        float *moved = base_alloc_aligned((size_t)(2 * grown->rows * shape.width) * sizeof *moved);
+        float *moved =
+            base_alloc_aligned((size_t)(2 * grown->rows * one.shape.width) * sizeof *moved);
         assert_non_null(moved);
         base_free(grown->memory);
         grown->memory = moved;
